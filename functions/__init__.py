@@ -1,0 +1,1 @@
+"""The triggers: translate in, call one function of shipmate, translate out."""

@@ -1,0 +1,1 @@
+"""Shipmate: an event-driven release controller for AI applications."""
