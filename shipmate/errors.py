@@ -1,0 +1,54 @@
+"""The errors of Shipmate: each class names the caller's next move.
+
+ShipmateError
+├── Invalid         what came in is wrong and stays wrong: tell the sender what was expected; no retry
+│   └── Rejected    a published half or a candidate cannot be released: record the reason code and go on without it
+├── NotFound        the thing named does not exist (any more)
+├── NotAllowed      the caller, or Shipmate's own identity, may not do this
+├── Conflict        somebody else was first: read again, decide again
+├── Ambiguous       the request may or may not have taken effect: read again to find out
+└── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
+"""
+
+
+class ShipmateError(Exception):
+    """Any error that Shipmate raises on purpose; its text is a sentence for the person who meets it."""
+
+
+class Invalid(ShipmateError):
+    """The input is wrong and will stay wrong."""
+
+
+class Rejected(Invalid):
+    """A published half, or the candidate made of it, cannot be released.
+
+    `reason` is a CamelCase code that the ledger, logs, metrics and the page share; the text says what was expected.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotFound(ShipmateError):
+    """The thing named does not exist."""
+
+
+class NotAllowed(ShipmateError):
+    """Credentials are missing, wrong, or not enough."""
+
+
+class Conflict(ShipmateError):
+    """The state that the caller decided upon has changed."""
+
+
+class Ambiguous(ShipmateError):
+    """The outcome of a request is unknown: it may have taken effect."""
+
+
+class Retryable(ShipmateError):
+    """An outside system did not serve the request; the same request may succeed later."""
+
+    def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
