@@ -1,0 +1,182 @@
+"""What Event Grid tells us, parsed once.
+
+`functions/` hands over a `RawEvent`, whichever schema it came in; `parse_event` makes of it a `ModelPublished`, an
+`ImagePushed`, or `Ignored` with a reason. Nothing here knows which targets exist: that is `shipmate.core.intake`.
+
+Sources: Event Grid schema for Blob Storage and for Container Registry (learn.microsoft.com, event-grid/event-schema-*).
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from shipmate.core.refs import Digest, parse_digest, parse_repository, parse_tag
+from shipmate.errors import Invalid
+
+BLOB_CREATED = "Microsoft.Storage.BlobCreated"
+IMAGE_PUSHED = "Microsoft.ContainerRegistry.ImagePushed"
+
+COMPLETE_BLOB_APIS = frozenset({"PutBlob", "PutBlockList", "CopyBlob", "FlushWithClose", "SftpCommit"})
+"""The values of `data.api` that say the blob's content is all there."""
+
+_BLOB_SUBJECT = re.compile(r"/blobServices/default/containers/(?P<container>[^/]+)/blobs/(?P<path>.+)")
+_CONTAINER = re.compile(r"\$root|[a-z0-9](-?[a-z0-9]){2,62}")
+_SEQUENCER = re.compile(r"[0-9a-fA-F]{1,64}")
+
+
+class RawEvent(msgspec.Struct, frozen=True):
+    """One event as delivered: the fields that EventGridSchema and CloudEvents 1.0 share."""
+
+    id: str
+    type: str
+    topic: str  # the publisher's resource id: `topic` in EventGridSchema, `source` in CloudEvents
+    subject: str
+    occurred_at: datetime
+    data: Any
+
+
+class ModelPublished(msgspec.Struct, frozen=True, tag="model"):
+    """A blob is complete; it may be a model's manifest."""
+
+    event_id: str
+    account: str
+    container: str
+    path: str
+    etag: str | None
+    sequencer: str | None  # lower case, padded with zeros to 64 digits: compare as text, for one path only
+    occurred_at: datetime
+
+
+class ImagePushed(msgspec.Struct, frozen=True, tag="app"):
+    """A tag was pushed to the registry."""
+
+    event_id: str
+    registry: str
+    repository: str
+    tag: str
+    digest: Digest
+    occurred_at: datetime
+
+
+class Ignored(msgspec.Struct, frozen=True, tag="ignored"):
+    """A well-formed event that starts nothing, and why."""
+
+    event_id: str
+    reason: str
+    message: str
+    subject: str
+
+
+type Event = ModelPublished | ImagePushed | Ignored
+
+
+def parse_raw(body: Any) -> RawEvent:
+    """Return the event of a decoded JSON body in either schema; raise Invalid if it is no event at all."""
+    if not isinstance(body, Mapping):
+        raise Invalid("an event is a JSON object with id, subject and data; this is " + type(body).__name__)
+    cloud = "specversion" in body
+    keys = (
+        ("id", "type", "source", "subject", "time") if cloud else ("id", "eventType", "topic", "subject", "eventTime")
+    )
+    values = [body.get(key) for key in keys]
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(value, str) or not value:
+            schema = "CloudEvents 1.0" if cloud else "EventGridSchema"
+            raise Invalid(f"the event has no {key!r}: {schema} needs it as a non-empty string")
+    event_id, event_type, topic, subject, occurred = (str(value) for value in values)
+    if len(event_id) > 256:
+        raise Invalid("the event's id is longer than 256 characters")
+    return RawEvent(event_id, event_type, topic, subject, _instant(occurred), body.get("data"))
+
+
+def parse_event(raw: RawEvent) -> Event:
+    """Return what the event says, or why it starts nothing. Never raises for a well-formed event."""
+    if raw.type not in (BLOB_CREATED, IMAGE_PUSHED):
+        return _ignored(raw, "UnknownEventType", f"events of type {raw.type[:100]!r} start nothing here")
+    data = raw.data
+    if isinstance(data, str):  # seen in both schemas: the data as a JSON string
+        try:
+            data = msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            return _ignored(raw, "UnreadableData", "the event's data is a string that holds no JSON")
+    if not isinstance(data, Mapping):
+        return _ignored(raw, "UnreadableData", "the event's data is no JSON object")
+    try:
+        return _model_published(raw, data) if raw.type == BLOB_CREATED else _image_pushed(raw, data)
+    except Invalid as error:
+        return _ignored(raw, "UnreadableData", str(error))
+
+
+def _model_published(raw: RawEvent, data: Mapping[str, Any]) -> Event:
+    match = _BLOB_SUBJECT.fullmatch(raw.subject)
+    if not match or not _CONTAINER.fullmatch(match["container"]):
+        raise Invalid(f"the subject {raw.subject[:200]!r} does not name a blob")
+    api = data.get("api")
+    if api not in COMPLETE_BLOB_APIS:
+        return _ignored(raw, "BlobNotComplete", f"{str(api)[:50]!r} says that writing began, not that it is done")
+    path = match["path"]
+    if unquote(path) != path or ".." in path.split("/"):
+        raise Invalid(f"the blob's path {path[:200]!r} holds an escape or '..', which no model folder has")
+    sequencer = data.get("sequencer")
+    if sequencer is not None and not (isinstance(sequencer, str) and _SEQUENCER.fullmatch(sequencer)):
+        raise Invalid("the sequencer is no hexadecimal number")
+    etag = data.get("eTag")
+    return ModelPublished(
+        event_id=raw.id,
+        account=raw.topic.rpartition("/")[2],
+        container=match["container"],
+        path=path,
+        etag=normalise_etag(etag) if isinstance(etag, str) and etag else None,
+        sequencer=normalise_sequencer(sequencer) if sequencer else None,
+        occurred_at=raw.occurred_at,
+    )
+
+
+def _image_pushed(raw: RawEvent, data: Mapping[str, Any]) -> Event:
+    if "/connectedregistries/" in raw.topic.lower():
+        return _ignored(raw, "ConnectedRegistry", "a connected registry repeated a push; its parent told us already")
+    target = data.get("target")
+    if not isinstance(target, Mapping):
+        raise Invalid("the push names no target")
+    repository, tag, digest = (target.get(key) for key in ("repository", "tag", "digest"))
+    if not isinstance(repository, str) or not isinstance(digest, str):
+        raise Invalid("the push names no repository and digest")
+    if tag is None or tag == "":
+        return _ignored(raw, "NoTag", "a manifest without a tag was pushed: a part of an image index, or by digest")
+    return ImagePushed(
+        event_id=raw.id,
+        registry=raw.topic.rpartition("/")[2],
+        repository=parse_repository(repository),
+        tag=parse_tag(str(tag)),
+        digest=parse_digest(digest),
+        occurred_at=raw.occurred_at,
+    )
+
+
+def normalise_etag(etag: str) -> str:
+    """Return an ETag without quotes: Event Grid sends both spellings."""
+    return etag.removeprefix("W/").strip('"')
+
+
+def normalise_sequencer(sequencer: str) -> str:
+    """Return a sequencer that compares as text: lower case, padded with zeros (Event Grid sends 32 or 48 digits)."""
+    return sequencer.lower().rjust(64, "0")
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(_nine_digit_fraction.sub(r"\1", text))
+    except ValueError:
+        raise Invalid(f"{text[:60]!r} is no RFC 3339 time") from None
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+_nine_digit_fraction = re.compile(r"(\.\d{6})\d+")
+
+
+def _ignored(raw: RawEvent, reason: str, message: str) -> Ignored:
+    return Ignored(raw.id, reason, message, raw.subject[:500])

@@ -1,0 +1,348 @@
+"""The fold: from the entries of a ledger to the state of a target.
+
+Only steps that `ledger.STEPS` allows are folded: anything else is an `IllegalStep`, which changes nothing and means a
+fault in Shipmate. Written for the pipeline and the ledger store; pure, so that every build folds a ledger alike.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from shipmate.core.events import ModelPublished
+from shipmate.core.ledger import (
+    HALVES_KEPT,
+    MEMORY,
+    RELEASES_KEPT,
+    STEPS,
+    AnyEntry,
+    AppHalf,
+    Built,
+    Errored,
+    Failed,
+    Gated,
+    Held,
+    Hold,
+    HoldSet,
+    IgnoredEvent,
+    IllegalStep,
+    Intended,
+    Live,
+    ModelHalf,
+    Phase,
+    Planned,
+    Publication,
+    Received,
+    Rejected,
+    Release,
+    Request,
+    Requested,
+    Resolved,
+    Resumed,
+    RollbackRequested,
+    RolledOut,
+    Skipped,
+    State,
+    Superseded,
+    Waiting,
+)
+
+
+def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
+    """Return the state after the entries, from an earlier state or from the beginning.
+
+    Raises IllegalStep if an entry does not follow from the state before it.
+    """
+    state = State() if state is None else state
+    for entry in entries:
+        state = replace(_FOLD[type(entry)](state, entry), length=state.length + 1)
+    return state
+
+
+# -- what came in --------------------------------------------------------------------------------------------------
+
+
+def _received(state: State, entry: Received) -> State:
+    event = entry.event
+    sequencers = state.sequencers
+    if isinstance(event, ModelPublished) and event.sequencer:
+        sequencers = _bounded({**sequencers, event.path: event.sequencer}, HALVES_KEPT * 4)
+    return replace(
+        state,
+        seen=_remember(state.seen, event.event_id, entry.at),
+        sequencers=sequencers,
+        publications=(*state.publications, Publication(event, entry.at)),
+    )
+
+
+def _ignored(state: State, entry: IgnoredEvent) -> State:
+    return replace(state, seen=_remember(state.seen, entry.event.event_id, entry.at))
+
+
+def _resolved(state: State, entry: Resolved) -> State:
+    state = _without_publication(state, entry.event_id)
+    half = entry.half
+    if isinstance(half, AppHalf):
+        apps = (*(known for known in state.apps if known.digest != half.digest), half)
+        state = replace(state, apps=apps[-HALVES_KEPT:])
+    else:
+        models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
+        state = replace(state, models=tuple(models[-HALVES_KEPT:]))
+    return replace(
+        state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
+    )
+
+
+def _published(half: ModelHalf) -> tuple[datetime, str]:
+    return half.published_at, half.path
+
+
+def _skipped(state: State, entry: Skipped) -> State:
+    return _without_publication(state, entry.event_id)
+
+
+def _without_publication(state: State, event_id: str) -> State:
+    left = tuple(item for item in state.publications if item.event.event_id != event_id)
+    if len(left) == len(state.publications):
+        raise IllegalStep(f"event {event_id} is not waiting to be resolved")
+    return replace(state, publications=left)
+
+
+# -- what people asked for -----------------------------------------------------------------------------------------
+
+
+def _requested(state: State, entry: Requested) -> State:
+    return replace(
+        state,
+        requests=_bounded({**state.requests, entry.request: None}, RELEASES_KEPT),
+        request=Request(entry.request, entry.author, entry.reason, entry.pair),
+    )
+
+
+def _rollback_requested(state: State, entry: RollbackRequested) -> State:
+    requests = _bounded({**state.requests, entry.request: None}, RELEASES_KEPT)
+    return replace(state, requests=requests, rollback_request=entry)
+
+
+def _hold_set(state: State, entry: HoldSet) -> State:
+    return replace(
+        state,
+        requests=_bounded({**state.requests, entry.request: None}, RELEASES_KEPT),
+        hold=Hold(entry.id, entry.author, entry.reason, entry.at),
+        fence=_next_fence(state, entry.fence),
+    )
+
+
+def _resumed(state: State, entry: Resumed) -> State:
+    requests = _bounded({**state.requests, entry.request: None}, RELEASES_KEPT)
+    lifted = state.hold is not None and state.hold.id == entry.hold
+    return replace(state, requests=requests, hold=None if lifted else state.hold)
+
+
+# -- what became of it ---------------------------------------------------------------------------------------------
+
+
+def _planned(state: State, entry: Planned) -> State:
+    if state.active is not None:
+        raise IllegalStep(f"r-{entry.release} was planned while {state.active.name} is on its way")
+    if entry.release != state.next_number:
+        raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
+    app, model = state.app(entry.pair.app), state.model(entry.pair.model)
+    release = Release(
+        number=entry.release,
+        pair=entry.pair,
+        app_version=app.version if app else "",
+        model_version=model.version if model else "",
+        trigger=entry.trigger,
+        author=entry.author,
+        reason=entry.reason,
+        phase=Phase.PLANNED,
+        planned_at=entry.at,
+        moved_at=entry.at,
+        to=entry.to,
+        undoes=entry.undoes,
+        image=entry.image,
+    )
+    state = replace(state, releases=_trimmed((*state.releases, release), state), rollback_due=None, waiting=None)
+    if entry.request is not None:
+        state = replace(state, requests={**state.requests, entry.request: entry.release})
+        if state.request is not None and state.request.id == entry.request:
+            state = replace(state, request=None)
+        if state.rollback_request is not None and state.rollback_request.request == entry.request:
+            state = replace(state, rollback_request=None)
+    if entry.to is None:
+        state = replace(state, halves_changed_at=None)
+    return _by_worker(state, entry)
+
+
+def _trimmed(releases: tuple[Release, ...], state: State) -> tuple[Release, ...]:
+    kept = {*state.verified[-10:], state.live}
+    recent = releases[-RELEASES_KEPT:]
+    return (*(old for old in releases[:-RELEASES_KEPT] if old.number in kept), *recent)
+
+
+def _waiting(state: State, entry: Waiting) -> State:
+    return replace(state, waiting=entry)
+
+
+def _built(state: State, entry: Built) -> State:
+    state = _moved(state, entry, Phase.BUILT, image=entry.image, cost=entry.cost)
+    layers = {layer.key: layer for layer in (*state.layers, *entry.layers)}
+    return replace(state, layers=tuple(layers.values())[-HALVES_KEPT * 4 :])
+
+
+def _gated(state: State, entry: Gated) -> State:
+    return _moved(state, entry, Phase.GATED)
+
+
+def _rejected(state: State, entry: Rejected) -> State:
+    state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
+    return replace(state, quarantine=state.quarantine.union(entry.quarantine))
+
+
+def _held(state: State, entry: Held) -> State:
+    return _moved(state, entry, Phase.HELD, message=entry.message)
+
+
+def _intended(state: State, entry: Intended) -> State:
+    release = state.release(entry.release)
+    if state.hold is not None and not release.is_rollback:
+        raise IllegalStep(f"{release.name} was intended while a hold is in force")
+    if release.phase is Phase.BUILT and not release.is_rollback:
+        raise IllegalStep(f"{release.name} was intended before its gate")
+    state = _moved(state, entry, Phase.INTENDED, fence=entry.fence, message=None)
+    return replace(state, fence=_next_fence(state, entry.fence))
+
+
+def _rolled_out(state: State, entry: RolledOut) -> State:
+    return _moved(state, entry, Phase.ROLLED_OUT)
+
+
+def _live(state: State, entry: Live) -> State:
+    before = state.live
+    state = _moved(state, entry, Phase.LIVE, was_live=True)
+    if before is not None:
+        state = _changed(state, before, phase=Phase.RETIRED)
+    release = state.release(entry.release)
+    if release.is_rollback:
+        if release.undoes is not None:
+            state = _changed(state, release.undoes, phase=Phase.ROLLED_BACK)
+        state = replace(state, hold=Hold(entry.id, release.author, release.reason, entry.at))
+    return replace(
+        state,
+        live=entry.release,
+        verified=(*state.verified, entry.release)[-RELEASES_KEPT:],
+        quarantine=state.quarantine.union(entry.quarantine),
+    )
+
+
+def _failed(state: State, entry: Failed) -> State:
+    release = state.release(entry.release)
+    touched = release.phase is not Phase.PLANNED
+    state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
+    state = replace(state, quarantine=state.quarantine.union(entry.quarantine))
+    # there is no rollback of a rollback, and nothing to undo before the first release was live
+    undo = touched and not release.is_rollback and state.live is not None
+    return replace(state, rollback_due=entry.release if undo else None)
+
+
+def _errored(state: State, entry: Errored) -> State:
+    if entry.release is None:
+        publications = tuple(
+            replace(item, attempt=item.attempt + 1, retry_at=entry.retry_at)
+            if item.event.event_id == entry.event_id
+            else item
+            for item in state.publications
+        )
+        return replace(state, publications=publications)
+    release = _expect(state, entry.kind_name, entry.release)
+    return _by_worker(
+        _changed(
+            state,
+            entry.release,
+            attempt=release.attempt + 1,
+            stage_attempt=release.stage_attempt + 1,
+            retry_at=entry.retry_at,
+            message=entry.message,
+        ),
+        entry,
+    )
+
+
+def _superseded(state: State, entry: Superseded) -> State:
+    return _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
+
+
+# -- pieces --------------------------------------------------------------------------------------------------------
+
+
+def _expect(state: State, kind: str, number: int) -> Release:
+    release = state.release(number)
+    if release.phase not in STEPS[kind]:
+        raise IllegalStep(f"{release.name} is {release.phase}: an entry {kind!r} does not follow")
+    return release
+
+
+def _moved(state: State, entry: Any, phase: Phase, **changes: Any) -> State:
+    _expect(state, entry.kind_name, entry.release)
+    state = _changed(
+        state,
+        entry.release,
+        **{"message": None, **changes},
+        phase=phase,
+        moved_at=entry.at,
+        retry_at=None,
+        stage_attempt=1,
+    )
+    return _by_worker(state, entry)
+
+
+def _changed(state: State, number: int, **changes: Any) -> State:
+    releases = tuple(replace(release, **changes) if release.number == number else release for release in state.releases)
+    return replace(state, releases=releases)
+
+
+def _by_worker(state: State, entry: Any) -> State:
+    return replace(state, last_stage_at=entry.at, last_stage_by=entry.by)
+
+
+def _next_fence(state: State, fence: int) -> int:
+    if fence <= state.fence:
+        raise IllegalStep(f"fence {fence} was handed out already: the highest is {state.fence}")
+    return fence
+
+
+def _remember(seen: dict[str, datetime], event_id: str, at: datetime) -> dict[str, datetime]:
+    kept = seen
+    if len(seen) >= 64 and next(iter(seen.values())) < at - MEMORY:
+        kept = {key: when for key, when in seen.items() if when >= at - MEMORY}
+    return {**kept, event_id: at}
+
+
+def _bounded[Value](items: dict[str, Value], most: int) -> dict[str, Value]:
+    return dict(list(items.items())[-most:]) if len(items) > most else items
+
+
+_FOLD: dict[type, Callable[[State, Any], State]] = {
+    Received: _received,
+    IgnoredEvent: _ignored,
+    Resolved: _resolved,
+    Skipped: _skipped,
+    Requested: _requested,
+    RollbackRequested: _rollback_requested,
+    HoldSet: _hold_set,
+    Resumed: _resumed,
+    Planned: _planned,
+    Waiting: _waiting,
+    Built: _built,
+    Gated: _gated,
+    Rejected: _rejected,
+    Held: _held,
+    Intended: _intended,
+    RolledOut: _rolled_out,
+    Live: _live,
+    Failed: _failed,
+    Errored: _errored,
+    Superseded: _superseded,
+}

@@ -1,0 +1,332 @@
+"""The decision: from the state of a target to the next step, and why there is none.
+
+`decide` is the only place that knows what comes after what. It is called by `shipmate.pipeline` before each step, with
+the state just read, and again when somebody else wrote first. It knows no outside system: a step that needs one is
+returned as a value.
+"""
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, State
+from shipmate.core.refs import Digest, Pair
+from shipmate.core.targets import Target
+
+SHIPMATE = "shipmate"
+"""The author of what no person asked for."""
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """There is nothing to do until something comes in."""
+
+    reason: str
+    message: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """There will be something to do at `until`, and nothing before."""
+
+    until: datetime
+    reason: str
+
+
+class Resolve(msgspec.Struct, frozen=True):
+    """Read what was published."""
+
+    publication: Publication
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Start a release."""
+
+    pair: Pair
+    trigger: Literal["model", "app", "request", "rollback", "automatic_rollback"]
+    author: str
+    reason: str
+    request: str | None = None
+    to: int | None = None
+    undoes: int | None = None
+    image: Digest | None = None
+
+
+class WaitForPartner(msgspec.Struct, frozen=True):
+    """Record that the newest halves do not fit together yet."""
+
+    app: Digest
+    model: Digest
+    message: str
+
+
+class Build(msgspec.Struct, frozen=True):
+    """Bring the release image into the registry, or find it there."""
+
+    release: Release
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """Ask the candidate its golden questions."""
+
+    release: Release
+
+
+class Park(msgspec.Struct, frozen=True):
+    """Keep a ready release from traffic while a hold is in force."""
+
+    release: Release
+    hold: Hold
+
+
+class Intend(msgspec.Struct, frozen=True):
+    """Take a fence for the rollout."""
+
+    release: Release
+
+
+class RollOut(msgspec.Struct, frozen=True):
+    """Patch the Deployment and watch it."""
+
+    release: Release
+
+
+class Verify(msgspec.Struct, frozen=True):
+    """Ask through the public door."""
+
+    release: Release
+
+
+class Supersede(msgspec.Struct, frozen=True):
+    """End a release in favour of another."""
+
+    release: Release
+    message: str
+
+
+type StageStep = Build | Gate | Intend | RollOut | Verify | Park
+type Step = Idle | Wait | Resolve | Plan | WaitForPartner | Supersede | StageStep
+
+
+def decide(state: State, target: Target, now: datetime, worker: str, stalled_seconds: float) -> Step:
+    """Return the next step for a target.
+
+    A release that another worker moved less than `stalled_seconds` ago is left to that worker. That only saves work: a
+    step that two workers take is harmless.
+    """
+    active = state.active
+    if active is not None:
+        return _onward(state, active, now, worker, stalled_seconds)
+    if state.rollback_request is not None:
+        asked = state.rollback_request
+        back_to = state.release(asked.to)
+        undoes = state.live if state.live != asked.to else None
+        return Plan(
+            back_to.pair, "rollback", asked.author, asked.reason, asked.request, back_to.number, undoes, back_to.image
+        )
+    if state.rollback_due is not None and (good := last_good(state)) is not None:
+        bad = state.release(state.rollback_due)
+        why = f"{bad.name} failed: {bad.message}"
+        return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
+    due = [item for item in state.publications if item.retry_at is None or item.retry_at <= now]
+    if due:
+        return Resolve(due[0])
+    if state.request is not None:
+        return _requested(state)
+    return _newest(state, target, now)
+
+
+def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
+    if _is_overtaken(state, release):
+        return Supersede(release, _overtaken_by(state))
+    if release.retry_at is not None and release.retry_at > now:
+        return Wait(release.retry_at, "retry")
+    if state.last_stage_at is not None and state.last_stage_by != worker:
+        free_at = state.last_stage_at + timedelta(seconds=stalled_seconds)
+        if free_at > now and release.retry_at is None:
+            return Wait(free_at, "another worker has it")
+    match release.phase:
+        case Phase.PLANNED:
+            return Build(release)
+        case Phase.BUILT:
+            return Intend(release) if release.is_rollback else Gate(release)
+        case Phase.GATED:
+            return Park(release, state.hold) if state.hold is not None else Intend(release)
+        case Phase.INTENDED:
+            return RollOut(release)
+        case _:
+            return Verify(release)
+
+
+def _is_overtaken(state: State, release: Release) -> bool:
+    """Whether a person's wish ends a release that has not touched traffic yet, or a rollback one that has."""
+    if release.is_rollback:
+        return False
+    if state.rollback_request is not None:
+        return True
+    return state.request is not None and release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
+
+
+def _overtaken_by(state: State) -> str:
+    if state.rollback_request is not None:
+        return f"{state.rollback_request.author} rolled back: {state.rollback_request.reason}"
+    author = state.request.author if state.request else SHIPMATE
+    return f"{author} asked for another release"
+
+
+def _requested(state: State) -> Step:
+    asked = state.request
+    if asked is None:
+        raise AssertionError
+    pair = asked.pair or newest_pair(state)[0]
+    if pair is None:
+        return Idle("NothingPublished", "a release was asked for, and there is no pair to release yet")
+    return Plan(pair, "request", asked.author, asked.reason, asked.id)
+
+
+def _newest(state: State, target: Target, now: datetime) -> Step:
+    pair, waiting = newest_pair(state)
+    if waiting is not None and not _is_recorded(state, waiting):
+        return waiting
+    later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
+    if pair is None:
+        if later is not None:
+            return Wait(later, "retry")
+        return waiting_reason(state, waiting)
+    held = _held(state)
+    if held is not None and held.pair == pair:
+        if state.hold is None:
+            return Intend(held)
+        return Idle("Held", f"{held.name} is ready; a hold by {state.hold.author} keeps it: {state.hold.reason}")
+    if held is not None:
+        return Supersede(held, "a newer pair was published")
+    if state.serving is not None and state.serving.pair == pair:
+        return (
+            Wait(later, "retry") if later else Idle("UpToDate", f"{state.serving.name} is the newest pair and is live")
+        )
+    tried = _tried(state, pair)
+    if tried is not None:
+        return (
+            Wait(later, "retry")
+            if later
+            else Idle("AlreadyReleased", f"the newest pair was {tried.name}, {tried.phase}")
+        )
+    quiet = _quiet_until(state, target)
+    if quiet is not None and quiet > now:
+        return Wait(quiet, "quiet window")
+    trigger: Literal["model", "app"] = "app"
+    serving = state.serving
+    if serving is None or serving.pair.model != pair.model:
+        trigger = "model"
+    return Plan(pair, trigger, SHIPMATE, _what_is_new(state, serving, pair))
+
+
+def _is_recorded(state: State, waiting: WaitForPartner) -> bool:
+    known = state.waiting
+    return known is not None and (known.app, known.model) == (waiting.app, waiting.model)
+
+
+def waiting_reason(state: State, waiting: WaitForPartner | None) -> Idle:
+    """Return why there is no pair to release."""
+    if waiting is not None:
+        return Idle("WaitingForPartner", waiting.message)
+    if not state.apps:
+        return Idle("NoApp", "no app image was published yet")
+    if not state.models:
+        return Idle("NoModel", "no model was published yet")
+    return Idle("Quarantined", "what was published last is quarantined; publish a newer one, or release it by hand")
+
+
+def _held(state: State) -> Release | None:
+    return next((release for release in reversed(state.releases) if release.phase is Phase.HELD), None)
+
+
+def _tried(state: State, pair: Pair) -> Release | None:
+    ended = (Phase.SUPERSEDED,)
+    return next((old for old in reversed(state.releases) if old.pair == pair and old.phase not in ended), None)
+
+
+def _quiet_until(state: State, target: Target) -> datetime | None:
+    if state.halves_changed_at is None or state.halves_settled_at is None:
+        return None
+    settled = state.halves_settled_at + timedelta(seconds=target.quiet_seconds)
+    return min(settled, state.halves_changed_at + timedelta(seconds=target.quiet_cap_seconds))
+
+
+def _what_is_new(state: State, serving: Release | None, pair: Pair) -> str:
+    app, model = state.app(pair.app), state.model(pair.model)
+    news = []
+    if model is not None and (serving is None or serving.pair.model != pair.model):
+        news.append(f"model {model.version} was published")
+    if app is not None and (serving is None or serving.pair.app != pair.app):
+        news.append(f"app {app.version} was published")
+    return " and ".join(news)
+
+
+def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
+    """Return the newest pair that may ship, and what waits for a partner.
+
+    Quarantined halves are passed over. Where the newest halves do not fit together, the newest of them that fits a
+    partner not older than the live one goes on, and the other waits.
+    """
+    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
+    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
+    if app is None or model is None:
+        return None, None
+    waiting = None
+    if app.contract != model.contract:
+        waiting = WaitForPartner(app.digest, model.digest, _misfit(app, model))
+        partners = _fitting(state, app, model)
+        if partners is None:
+            return None, waiting
+        app, model = partners
+    pair = Pair(app.digest, model.digest)
+    return (None if pair.key in state.quarantine else pair), waiting
+
+
+def _misfit(app: AppHalf, model: ModelHalf) -> str:
+    return (
+        f"model {model.version} needs app contract {model.contract}, app {app.version} speaks {app.contract}: "
+        "the release waits until a half is published that fits"
+    )
+
+
+def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, ModelHalf] | None:
+    """Return the newest pair with one of the two newest halves, with a partner that is not older than the live one."""
+    serving = state.serving
+    apps = _since(state.apps, serving.pair.app if serving else None)
+    models = _since(state.models, serving.pair.model if serving else None)
+    old_model = next(
+        (m for m in reversed(models) if m.contract == app.contract and m.digest not in state.quarantine), None
+    )
+    old_app = next(
+        (a for a in reversed(apps) if a.contract == model.contract and a.digest not in state.quarantine), None
+    )
+    choices = [(app, old_model)] if old_model else []
+    if old_app is not None:
+        choices.append((old_app, model))
+    return max(choices, key=lambda pair: min(pair[0].published_at, pair[1].published_at), default=None)
+
+
+def _since[Half: (AppHalf, ModelHalf)](halves: tuple[Half, ...], digest: Digest | None) -> tuple[Half, ...]:
+    for index, half in enumerate(halves):
+        if half.digest == digest:
+            return halves[index:]
+    return halves
+
+
+def last_good(state: State) -> Release | None:
+    """Return the release to go back to: the last that was verified live and is not quarantined since."""
+    for number in reversed(state.verified):
+        release = state.release(number)
+        if release.image is not None and not state.is_quarantined(release.pair):
+            return release
+    return None
+
+
+def guilty(bad: Pair, good: Pair | None) -> tuple[str, ...]:
+    """Return what to quarantine when `bad` was worse than `good`: the half that differs, or the pair if both do."""
+    if good is None or (bad.app != good.app and bad.model != good.model):
+        return (bad.key,)
+    if bad.app != good.app:
+        return (bad.app,)
+    return (bad.model,) if bad.model != good.model else ()
