@@ -1,0 +1,199 @@
+"""The ledgers in Blob Storage: one append blob of JSON lines a segment, compare-and-swap by `appendpos`.
+
+`<container>/<target>/<segment>.jsonl`. A segment ends with a line `{"kind":"sealed"}`, itself appended by
+compare-and-swap, so that nobody can write behind it; the next begins with a snapshot of the state, so that reading
+stays short. An append whose reply was lost, or that finds its own entry behind a 412, is found again by its id: the
+SDK's own retries are off here, because a repeated append would be a second entry.
+
+Sources: Append Block, `x-ms-blob-condition-appendpos` (learn.microsoft.com/rest/api/storageservices/append-block).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import msgspec
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+)
+from azure.storage.blob import BlobClient, BlobServiceClient
+
+from shipmate.core.fold import fold
+from shipmate.core.ledger import AnyEntry, State, decode, encode
+from shipmate.errors import Ambiguous, Conflict, NotAllowed, Retryable, ShipmateError
+from shipmate.ports import Reading
+
+SEGMENT_ENTRIES = 200
+"""Entries in a segment before the next one is begun; Azurite and Azure slow down on blobs of many small blocks."""
+_SEALED = b'{"kind":"sealed"}\n'
+
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+class _Snapshot(msgspec.Struct, tag_field="kind", tag="snapshot"):
+    state: State
+
+
+class LedgerStore:
+    """Ledgers of all targets in one blob container. Safe to share between threads."""
+
+    def __init__(self, service: BlobServiceClient, container: str, *, segment_entries: int = SEGMENT_ENTRIES) -> None:
+        self._container = service.get_container_client(container)
+        self._segment_entries = segment_entries
+        self._last: dict[str, Reading] = {}  # what was read before is still true: segments only grow
+
+    def read(self, target: str) -> Reading:
+        """Return the target's state. Raises Retryable, NotAllowed."""
+        try:
+            reading = self._last.get(target) or self._start(target)
+            reading = self._follow(target, reading)
+        except AzureError as error:
+            raise _translated(error, target) from error
+        self._last[target] = reading
+        return reading
+
+    def append(self, target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:
+        """Append all entries at once, if nothing was written since the reading, and return the new reading.
+
+        Raises Conflict if somebody else wrote since, Ambiguous if the outcome is unknown, Retryable and NotAllowed.
+        IllegalStep, before anything is written, if the entries do not follow from the state.
+        """
+        state = fold(entries, reading.state)
+        if reading.entries >= self._segment_entries:
+            self._write(target, reading, _SEALED, own_id=None)
+            reading = Reading(reading.state, reading.segment + 1)
+        data = b"".join(encode(entry) for entry in entries)
+        if reading.offset == 0 and reading.segment > 0:
+            data = msgspec.json.encode(_Snapshot(reading.state)) + b"\n" + data
+        if self._write(target, reading, data, own_id=entries[0].id):
+            reading = Reading(state, reading.segment, reading.offset + len(data), reading.entries + len(entries))
+            self._last[target] = reading
+            return reading
+        return self.read(target)
+
+    def history(self, target: str) -> Iterator[AnyEntry]:
+        """Yield every entry from the first. Raises Retryable, NotAllowed."""
+        try:
+            for name in sorted(self._container.list_blob_names(name_starts_with=f"{target}/")):
+                for line in self._container.download_blob(name).readall().splitlines():
+                    if msgspec.json.decode(line, type=_Kind).kind not in ("snapshot", "sealed"):
+                        yield decode(line)
+        except AzureError as error:
+            raise _translated(error, target) from error
+
+    def create_container(self) -> None:
+        """Create the container if it is not there. Raises Retryable, NotAllowed."""
+        try:
+            self._container.create_container()
+        except ResourceExistsError:
+            pass
+        except AzureError as error:
+            raise _translated(error, "its container") from error
+
+    # -- reading
+
+    def _start(self, target: str) -> Reading:
+        """Return an unread place from which every entry or a snapshot follows: the newest segment that has a line."""
+        names = sorted(self._container.list_blob_names(name_starts_with=f"{target}/"))
+        for name in reversed(names):
+            segment = int(name.rpartition("/")[2].removesuffix(".jsonl"))
+            if segment == 0 or self._container.get_blob_client(name).get_blob_properties().size > 0:
+                return Reading(State(), segment)
+        return Reading(State())
+
+    def _follow(self, target: str, reading: Reading) -> Reading:
+        while True:
+            data = self._tail(target, reading)
+            lines = data.splitlines(keepends=True)
+            sealed = bool(lines) and lines[-1] == _SEALED
+            reading = self._taken(reading, lines[:-1] if sealed else lines, len(data))
+            if not sealed:
+                return reading
+            reading = Reading(reading.state, reading.segment + 1)
+
+    def _taken(self, reading: Reading, lines: list[bytes], size: int) -> Reading:
+        state = reading.state
+        if reading.offset == 0 and lines and msgspec.json.decode(lines[0], type=_Kind).kind == "snapshot":
+            state = msgspec.json.decode(lines.pop(0), type=_Snapshot).state
+        entries = [decode(line) for line in lines]
+        state = fold(entries, state)
+        return Reading(state, reading.segment, reading.offset + size, reading.entries + len(entries))
+
+    def _tail(self, target: str, reading: Reading) -> bytes:
+        """Return the bytes of the segment behind what was read; none if there are none or no such segment."""
+        try:
+            data: bytes = self._blob(target, reading.segment).download_blob(offset=reading.offset).readall()
+        except ResourceNotFoundError:
+            return b""
+        except HttpResponseError as error:
+            if error.status_code == 416:
+                return b""
+            raise
+        return data
+
+    # -- writing
+
+    def _write(self, target: str, reading: Reading, data: bytes, own_id: str | None) -> bool:
+        """Append the bytes; return False if they were found to be there already."""
+        blob = self._blob(target, reading.segment)
+        try:
+            if reading.offset == 0:
+                self._create(blob)
+            blob.append_block(data, appendpos_condition=reading.offset, retry_total=0)
+        except HttpResponseError as error:
+            if error.status_code == 412:
+                if self._is_written(target, reading, own_id):
+                    return False
+                self._last.pop(target, None)
+                raise Conflict(f"somebody else wrote to the ledger of {target} first") from error
+            if error.status_code is not None and error.status_code < 500:
+                raise _translated(error, target) from error
+            return self._was_it_written(target, reading, own_id, error)
+        except ServiceRequestError as error:  # the request was never sent
+            raise _translated(error, target) from error
+        except AzureError as error:
+            return self._was_it_written(target, reading, own_id, error)
+        return True
+
+    def _was_it_written(self, target: str, reading: Reading, own_id: str | None, error: AzureError) -> bool:
+        try:
+            written = self._is_written(target, reading, own_id)
+        except AzureError as again:
+            raise Ambiguous(f"writing to the ledger of {target} may or may not have worked: {again}") from error
+        if written:
+            return False
+        raise Ambiguous(f"writing to the ledger of {target} may or may not have worked: {error}") from error
+
+    def _is_written(self, target: str, reading: Reading, own_id: str | None) -> bool:
+        tail = self._tail(target, reading)
+        if own_id is None:
+            return tail.startswith(_SEALED)
+        kinds = ("snapshot", "sealed")
+        return any(
+            decode(line).id == own_id
+            for line in tail.splitlines()
+            if msgspec.json.decode(line, type=_Kind).kind not in kinds
+        )
+
+    def _create(self, blob: BlobClient) -> None:
+        with suppress(ResourceExistsError):
+            blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+
+    def _blob(self, target: str, segment: int) -> BlobClient:
+        return self._container.get_blob_client(f"{target}/{segment:08d}.jsonl")
+
+
+def _translated(error: AzureError, what: str) -> ShipmateError:
+    status = getattr(error, "status_code", None)
+    if status in (401, 403):
+        return NotAllowed(
+            f"storage refused access to the ledger of {what} ({status}): "
+            "give Shipmate's identity the role Storage Blob Data Contributor on the ledger's container"
+        )
+    return Retryable(f"storage did not serve the ledger of {what}: {str(error).splitlines()[0]}")
