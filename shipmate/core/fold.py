@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from shipmate.core.events import ModelPublished
+from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import (
     HALVES_KEPT,
     MEMORY,
@@ -65,15 +65,23 @@ def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
 
 def _received(state: State, entry: Received) -> State:
     event = entry.event
-    sequencers = state.sequencers
+    sequencers, what = state.sequencers, examined(event)
     if isinstance(event, ModelPublished) and event.sequencer:
         sequencers = _bounded({**sequencers, event.path: event.sequencer}, HALVES_KEPT * 4)
     return replace(
         state,
         seen=_remember(state.seen, event.event_id, entry.at),
         sequencers=sequencers,
+        examined=_bounded({**state.examined, **dict([what])}, HALVES_KEPT * 4),
         publications=(*state.publications, Publication(event, entry.at)),
     )
+
+
+def examined(event: ModelPublished | ImagePushed) -> tuple[str, str]:
+    """Return a name for what was published, and what tells one content under that name from another."""
+    if isinstance(event, ModelPublished):
+        return f"{event.container}/{event.path}", event.etag or ""
+    return f"{event.repository}:{event.tag}", event.digest
 
 
 def _ignored(state: State, entry: IgnoredEvent) -> State:

@@ -44,8 +44,8 @@ ACTIVE = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Pha
 STEPS: dict[str, frozenset[Phase]] = {
     "built": frozenset({Phase.PLANNED}),
     "gated": frozenset({Phase.BUILT}),
-    "rejected": frozenset({Phase.PLANNED, Phase.BUILT}),
-    "held": frozenset({Phase.GATED}),
+    "rejected": frozenset({Phase.PLANNED, Phase.BUILT}),  # PLANNED: it cannot be built
+    "held": frozenset({Phase.GATED, Phase.INTENDED}),  # INTENDED: the hold's fence outran the patch
     "intended": frozenset({Phase.GATED, Phase.BUILT, Phase.HELD}),  # BUILT: a rollback, whose pair was verified before
     "rolled_out": frozenset({Phase.INTENDED}),
     "live": frozenset({Phase.ROLLED_OUT}),
@@ -382,6 +382,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seen: dict[str, datetime] = msgspec.field(default_factory=dict)  # event ids
     requests: dict[str, int | None] = msgspec.field(default_factory=dict)  # idempotency key → release, once planned
     sequencers: dict[str, str] = msgspec.field(default_factory=dict)  # blob path → newest sequencer
+    examined: dict[str, str] = msgspec.field(default_factory=dict)  # blob path → ETag, repository:tag → digest
     publications: tuple[Publication, ...] = ()
     apps: tuple[AppHalf, ...] = ()  # oldest first; the last is the head
     models: tuple[ModelHalf, ...] = ()

@@ -1,0 +1,319 @@
+"""The story: how a publish becomes a release, one line a stage.
+
+Called by the triggers in `functions/`. Each function may be called twice, late, or by two workers at once: the ledger
+decides who was first, and every effect is named by the pair, so that a repeat finds it done. Nothing here knows Azure,
+Kubernetes or HTTP; what is to be done next is decided in `shipmate.core.plan`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from shipmate.core import intake as rules
+from shipmate.core import plan
+from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished
+from shipmate.core.fold import examined
+from shipmate.core.ledger import (
+    AnyEntry,
+    Errored,
+    Held,
+    IgnoredEvent,
+    Intended,
+    Phase,
+    Planned,
+    Received,
+    Rejected,
+    Release,
+    State,
+    Superseded,
+    Waiting,
+)
+from shipmate.core.targets import Target
+from shipmate.errors import Ambiguous, Conflict, NotAllowed, NotFound, Retryable
+from shipmate.errors import Rejected as RejectedError
+from shipmate.ports import Clock, Cluster, Door, Ledgers, Models, Queue, Reading, Registry
+from shipmate.stages.build import build
+from shipmate.stages.gate import gate, remove_finished_gate_pods
+from shipmate.stages.resolve import resolve
+from shipmate.stages.rollout import fence_in_cluster, roll_out
+from shipmate.stages.stamp import Stamp
+from shipmate.stages.verify import verify
+
+NO_TARGET = "_unclaimed"
+"""The ledger of events that concern no target; a target's name cannot begin so."""
+SHORT_WAIT_SECONDS = 2.0
+"""Waits up to this long are waited for in place; a message for them would come later than they end."""
+LONGEST_RETRY_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """The pipeline over its ports. One worker's; several may run at once."""
+
+    targets: Mapping[str, Target]
+    sources: rules.Sources
+    ledgers: Ledgers
+    queue: Queue
+    registry: Registry
+    models: Models
+    cluster: Cluster
+    door: Door
+    clock: Clock
+    worker: str
+    stalled_seconds: float = 60.0
+    turn_seconds: float = 240.0  # how long one call of advance() goes on before it hands over to the next
+
+    @property
+    def stamp(self) -> Stamp:
+        """What makes the fields of a new entry."""
+        return Stamp(self.clock, self.worker)
+
+    # -- event and intake
+
+    def intake(self, event: Event) -> tuple[str, ...]:
+        """Take an event in: record it in the ledger of each target that it concerns, then have that target advanced.
+
+        Returns the names of those targets. When this returns, the event is safe and may be acknowledged.
+        Raises Retryable and Ambiguous: the event must be delivered again.
+        """
+        found = event if isinstance(event, Ignored) else rules.concerned(event, [*self.targets.values()], self.sources)
+        if isinstance(found, Ignored):
+            self._ignore(NO_TARGET, found)
+            return ()
+        for target in found:
+            self._receive(target.name, event, repaired=False)
+            self.queue.enqueue(target.name)  # also for a duplicate: the first delivery may have died before this line
+        return tuple(target.name for target in found)
+
+    def _receive(self, target: str, event: Event, *, repaired: bool) -> bool:
+        """Record an event unless it is known; return whether it was news."""
+        while True:
+            reading = self.ledgers.read(target)
+            if isinstance(event, Ignored) or rules.is_duplicate(reading.state, event):
+                return False
+            stale = rules.stale(reading.state, event)
+            entry: AnyEntry = Received(**self.stamp(), event=event, repaired=repaired)
+            if stale is not None:
+                entry = IgnoredEvent(**self.stamp(), event=stale)
+            try:
+                self.ledgers.append(target, reading, [entry])
+            except Conflict:
+                continue
+            return stale is None
+
+    def _ignore(self, ledger: str, event: Ignored) -> None:
+        while True:
+            reading = self.ledgers.read(ledger)
+            if rules.is_duplicate(reading.state, event):
+                return
+            try:
+                self.ledgers.append(ledger, reading, [IgnoredEvent(**self.stamp(), event=event)])
+            except Conflict:
+                continue
+            return
+
+    # -- plan, build, gate, roll out, verify
+
+    def advance(self, name: str) -> str:
+        """Take a target as far as it goes now; return why it stopped.
+
+        Raises NotFound for a name that the targets file does not have, Retryable and Ambiguous if the ledger or the
+        queue is in trouble. Trouble with anything else is recorded and tried again later.
+        """
+        target = self.target(name)
+        until = self.clock.now() + timedelta(seconds=self.turn_seconds)
+        while True:
+            reading = self.ledgers.read(name)
+            now = self.clock.now()
+            step = plan.decide(reading.state, target, now, self.worker, self.stalled_seconds)
+            if isinstance(step, plan.Idle):
+                return f"{step.reason}: {step.message}"
+            if isinstance(step, plan.Wait):
+                seconds = max(0.0, (step.until - now).total_seconds())
+                if seconds > SHORT_WAIT_SECONDS:
+                    self.queue.enqueue(name, seconds)
+                    return f"waits {seconds:.0f} s: {step.reason}"
+                self.clock.sleep(seconds)
+            elif now > until:
+                self.queue.enqueue(name)
+                return "goes on in the next turn"
+            else:
+                self._record(target, reading, step, self._take(step, target, reading.state))
+
+    def target(self, name: str) -> Target:
+        """Return a target by its name; raise NotFound with the names there are."""
+        if name not in self.targets:
+            known = ", ".join(sorted(self.targets))
+            raise NotFound(f"there is no target {name[:60]!r}; the targets file has: {known}")
+        return self.targets[name]
+
+    def _take(self, step: plan.Step, target: Target, state: State) -> AnyEntry:
+        """Take one step and return the entry that records its outcome."""
+        stamp = self.stamp
+        match step:
+            case plan.Resolve(publication):
+                return self._trying(
+                    lambda: resolve(publication.event, target, state, self.registry, self.models, stamp),
+                    None,
+                    "plan",
+                    publication.attempt,
+                    publication.event.event_id,
+                )
+            case plan.Plan(pair, trigger, author, reason, request, to, undoes, image):
+                return Planned(
+                    **stamp(),
+                    release=state.next_number,
+                    pair=pair,
+                    trigger=trigger,
+                    author=author,
+                    reason=reason,
+                    request=request,
+                    to=to,
+                    undoes=undoes,
+                    image=image,
+                )
+            case plan.WaitForPartner(app, model, message):
+                return Waiting(**stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
+            case plan.Supersede(release, message):
+                return Superseded(**stamp(), release=release.number, message=message)
+            case plan.Park(release, hold):
+                message = f"a hold by {hold.author} keeps it from traffic: {hold.reason}"
+                return Held(**stamp(), release=release.number, hold=hold.id, message=message)
+            case plan.Build(release):
+                return self._trying(
+                    lambda: build(release, target, state, self.registry, self.models, stamp), release, "build"
+                )
+            case plan.Gate(release):
+                return self._trying(
+                    lambda: gate(release, target, state, self.models, self.cluster, self.door, self.clock, stamp),
+                    release,
+                    "gate",
+                )
+            case plan.Intend(release):
+                return self._trying(
+                    lambda: Intended(
+                        **stamp(),
+                        release=release.number,
+                        fence=max(state.fence, fence_in_cluster(target, self.cluster)) + 1,
+                    ),
+                    release,
+                    "rollout",
+                )
+            case plan.RollOut(release):
+                return self._trying(
+                    lambda: roll_out(release, target, state, self.cluster, self.clock, stamp), release, "rollout"
+                )
+            case plan.Verify(release):
+                return self._trying(
+                    lambda: verify(release, target, state, self.models, self.door, self.clock, stamp), release, "verify"
+                )
+            case _:
+                raise AssertionError(step)
+
+    def _trying(
+        self,
+        stage: Callable[[], AnyEntry],
+        release: Release | None,
+        name: str,
+        attempt: int = 1,
+        event_id: str | None = None,
+    ) -> AnyEntry:
+        """Return the stage's entry; or one that says why the candidate is rejected, or that and when we try again."""
+        try:
+            return stage()
+        except RejectedError as error:
+            if release is None:
+                raise
+            return Rejected(
+                **self.stamp(),
+                release=release.number,
+                reason=error.reason,
+                message=str(error),
+                quarantine=plan.guilty(release.pair, None),
+            )
+        except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict) as error:
+            attempt = release.stage_attempt if release is not None else attempt
+            asked = error.after_seconds if isinstance(error, Retryable) else None
+            seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))
+            return Errored(
+                **self.stamp(),
+                release=release.number if release is not None else None,
+                stage=name,
+                message=str(error),
+                retry_at=self.clock.now() + timedelta(seconds=seconds),
+                event_id=event_id,
+            )
+
+    def _record(self, target: Target, reading: Reading, step: plan.Step, entry: AnyEntry) -> None:
+        """Append the outcome of a step, unless another worker recorded one first.
+
+        Something else may have been appended meanwhile, an event for instance: then the outcome of an effect still
+        holds as long as its release stands where it stood, while a mere decision is made anew.
+        """
+        decided_from = _standing(reading.state, step)
+        while True:
+            try:
+                self.ledgers.append(target.name, reading, [entry])
+            except Conflict:
+                if not isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify):
+                    return
+                reading = self.ledgers.read(target.name)
+                if _standing(reading.state, step) != decided_from:
+                    return
+            else:
+                return
+
+    # -- sweep
+
+    def sweep(self) -> dict[str, int]:
+        """Repair what no event told us, for every target; return how many publications were found for each."""
+        return {name: self._sweep(target) for name, target in self.targets.items()}
+
+    def _sweep(self, target: Target) -> int:
+        pods = self.cluster.list_gate_pods(target.deployment.namespace)  # before the ledger: no pod is then too new
+        state = self.ledgers.read(target.name).state
+        remove_finished_gate_pods(pods, target, state, self.cluster)
+        repaired = 0
+        for event in (self._tag_now(target), self._newest_model(target)):
+            if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
+                repaired += self._receive(target.name, event, repaired=True)
+        now = self.clock.now()
+        step = plan.decide(self.ledgers.read(target.name).state, target, now, self.worker, self.stalled_seconds)
+        if not isinstance(step, plan.Idle | plan.Wait):
+            self.queue.enqueue(target.name)
+        return repaired
+
+    def _tag_now(self, target: Target) -> ImagePushed | None:
+        try:
+            digest = self.registry.resolve(target.app.repository, target.app.tag).digest
+        except NotFound:
+            return None
+        event_id = f"sweep:{target.app.repository}:{target.app.tag}@{digest}"
+        return ImagePushed(
+            event_id, self.sources.registry, target.app.repository, target.app.tag, digest, self.clock.now()
+        )
+
+    def _newest_model(self, target: Target) -> ModelPublished | None:
+        found = [
+            blob
+            for blob in self.models.list(target.model.container, f"{target.model.name}/")
+            if rules.version_of(target.model, blob.path) is not None
+        ]
+        if not found:
+            return None
+        newest = max(found, key=lambda blob: (blob.modified_at, blob.path))
+        event_id = f"sweep:{target.model.container}/{newest.path}@{newest.etag}"
+        return ModelPublished(
+            event_id, self.sources.account, target.model.container, newest.path, newest.etag, None, newest.modified_at
+        )
+
+
+def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | bool:
+    """Return where the thing that a step is about stands: equal before and after means that nobody else moved it."""
+    if isinstance(step, plan.Resolve):
+        wanted = step.publication.event.event_id
+        return any(item.event.event_id == wanted for item in state.publications)
+    if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
+        release = state.release(step.release.number)
+        return release.phase, release.attempt
+    return True

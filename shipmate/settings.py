@@ -1,0 +1,133 @@
+"""The settings of the Function App, and the targets file. Read once, by `shipmate.wiring`; checked whole.
+
+Settings come from the environment (Azure: application settings; local: `local.settings.json`). A mistake raises Invalid
+with the key and what it should be.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from shipmate.core.targets import Target, TargetsFile
+from shipmate.errors import Invalid
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the environment says."""
+
+    storage: str  # a connection string, or an account's blob URL for a managed identity
+    queue_storage: str  # the same for the queue: AzureWebJobsStorage
+    registry: str  # base URL of the registry
+    registry_name: str  # as events name it: the last part of its resource id
+    account: str  # likewise
+    cluster: str
+    targets: Path
+    queue: str
+    ledger_container: str
+    stalled_seconds: float
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings of an environment; raise Invalid for what is missing or wrong."""
+    storage = _needed(
+        environment, "SHIPMATE_STORAGE", "a storage connection string or https://<account>.blob.core.windows.net"
+    )
+    registry = _needed(
+        environment, "SHIPMATE_REGISTRY", "<name>.azurecr.io, or http://127.0.0.1:<port> for a local one"
+    )
+    if "://" not in registry:
+        registry = f"https://{registry}"
+    parts = urlsplit(registry)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        raise Invalid(f"SHIPMATE_REGISTRY is {registry!r}: expected a login server such as <name>.azurecr.io")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise Invalid(f"SHIPMATE_REGISTRY is {registry!r}: plain http is for registries on this machine only")
+    return Settings(
+        storage=storage,
+        queue_storage=environment.get("AzureWebJobsStorage") or _queue_url(environment, storage),
+        registry=registry.rstrip("/"),
+        registry_name=environment.get("SHIPMATE_REGISTRY_NAME") or parts.hostname.partition(".")[0],
+        account=_account(storage),
+        cluster=_needed(
+            environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>"
+        ),
+        targets=Path(_needed(environment, "SHIPMATE_TARGETS", "the path of the targets file")),
+        queue=environment.get("SHIPMATE_QUEUE") or "shipmate-advance",
+        ledger_container=environment.get("SHIPMATE_LEDGER_CONTAINER") or "shipmate-ledger",
+        stalled_seconds=_seconds(environment, "SHIPMATE_STALLED_SECONDS", 60.0),
+    )
+
+
+def read_targets(path: Path) -> dict[str, Target]:
+    """Return the targets of a file by name; raise Invalid with the key that is wrong and what it should be."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            f"SHIPMATE_TARGETS is {str(path)!r}: {error.strerror}; it should be the path of the targets file"
+        ) from error
+    return parse_targets(data, path.name)
+
+
+def parse_targets(data: bytes, name: str) -> dict[str, Target]:
+    """Return the targets of a YAML text by name; raise Invalid with the key that is wrong and what it should be."""
+    try:
+        targets = msgspec.yaml.decode(data, type=TargetsFile).targets
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{name}: {error}") from error
+    except msgspec.DecodeError as error:
+        raise Invalid(f"{name} is no YAML: {error}") from error
+    found: dict[str, Target] = {}
+    for index, target in enumerate(targets):
+        if target.name in found:
+            raise Invalid(f"{name}: two targets are called {target.name!r} - at `$.targets[{index}].name`")
+        if any(target.app.repository == other.release.repository for other in targets):
+            raise Invalid(
+                f"{name}: {target.app.repository!r} is an app repository and a release repository at once; "
+                f"releases need a repository of their own - at `$.targets[{index}].release.repository`"
+            )
+        found[target.name] = target
+    return found
+
+
+def _needed(environment: Mapping[str, str], key: str, what: str) -> str:
+    value = environment.get(key, "").strip()
+    if not value:
+        raise Invalid(f"the setting {key} is missing: expected {what}")
+    return value
+
+
+def _seconds(environment: Mapping[str, str], key: str, default: float) -> float:
+    text = environment.get(key, "").strip()
+    try:
+        seconds = float(text) if text else default
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86_400:
+        raise Invalid(f"the setting {key} is {text!r}: expected seconds, more than 0 and less than a day")
+    return seconds
+
+
+def _account(storage: str) -> str:
+    """Return the storage account's name, as Event Grid's topics end with."""
+    if storage.startswith(("https://", "http://")):
+        return (urlsplit(storage).hostname or "").partition(".")[0]
+    parts = dict(item.partition("=")[::2] for item in storage.split(";"))
+    if "AccountName" not in parts:
+        raise Invalid(
+            "the setting SHIPMATE_STORAGE is neither an account's https URL nor a connection string with AccountName"
+        )
+    return parts["AccountName"]
+
+
+def _queue_url(environment: Mapping[str, str], storage: str) -> str:
+    account = environment.get("AzureWebJobsStorage__accountName")
+    if account:
+        return f"https://{account}.queue.core.windows.net"
+    if not storage.startswith("http"):
+        return storage
+    raise Invalid(
+        "the setting AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing: it names the queue's account"
+    )
