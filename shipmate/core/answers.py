@@ -1,0 +1,80 @@
+"""What the scoring application answers, read: who asks the public door and who asks the gate's pod share this.
+
+The request and the answer are the app contract's (docs/architecture.md): a JSON array of base64 images in, three labels
+with percentages for each image out, and four headers that say which pair answered.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shipmate.core.gate import Predictions
+from shipmate.errors import Retryable
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One image's answer. Header values are empty where the application sent none."""
+
+    model_digest: str
+    model_version: str
+    app_version: str
+    release: str
+    predictions: Predictions
+    seconds: float
+
+
+class Version(msgspec.Struct, frozen=True):
+    """Which pair an application says it is."""
+
+    model_digest: str
+    model_version: str
+    app_version: str
+    release: str
+
+
+def question(photos: Sequence[bytes]) -> bytes:
+    """Return the body of a `POST /score` that asks about some encoded photographs."""
+    return json.dumps({"input": [base64.b64encode(photo).decode() for photo in photos]}).encode()
+
+
+def parse_version(headers: Mapping[str, str]) -> Version:
+    """Return what the headers of any reply say about who made it."""
+    lower = {key.lower(): value for key, value in headers.items()}
+    names = ("x-model-digest", "x-model-version", "x-app-version", "x-release")
+    return Version(*(lower.get(name, "") for name in names))
+
+
+def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
+    """Return the answer to a question about one photograph.
+
+    Raises Retryable, with what the application said, for a status other than 200 and for a body of another shape.
+    """
+    if status != 200:
+        raise Retryable(f"/score answered {status}: {_words(body)}", after_seconds=_after(headers))
+    try:
+        labels = json.loads(body)["result"][0][0]
+        predictions = tuple((str(label), float(percent) / 100) for label, percent in labels)
+    except (ValueError, LookupError, TypeError) as error:
+        raise Retryable(f"/score answered in an unknown shape: {_words(body)}") from error
+    version = parse_version(headers)
+    return Answer(
+        version.model_digest, version.model_version, version.app_version, version.release, predictions, seconds
+    )
+
+
+def _words(body: bytes) -> str:
+    """Return what an error reply says: the detail of an RFC 9457 problem, or the beginning of the text."""
+    try:
+        problem: Any = json.loads(body)
+        text = problem.get("detail") or problem.get("title") or problem.get("message")
+    except (ValueError, AttributeError):
+        text = None
+    return str(text or body[:300].decode(errors="replace") or "no body")
+
+
+def _after(headers: Mapping[str, str]) -> float | None:
+    value = {key.lower(): text for key, text in headers.items()}.get("retry-after", "")
+    return float(value) if value.isdigit() else None

@@ -1,0 +1,385 @@
+"""The Kubernetes API server: the Deployment of a target, its pods, and the gate's pods.
+
+The official client finds the server, its certificates and the credentials, and renews them; requests then go through
+its connection pool as they are: its generated methods would parse each reply into models that nobody needs (a rollout
+is watched by a request every quarter second) and re-serialise the bodies that the pod proxy carries. Every read is a
+plain GET, which the API server answers from etcd's quorum; there is no cache to be stale. Nothing is retried here.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+from urllib.parse import quote, urlencode
+
+import httpx
+import urllib3
+import yaml
+from kubernetes import config
+from kubernetes.client import ApiClient, Configuration
+
+from shipmate.core.rollout import (
+    GATE_SELECTOR,
+    PAIR,
+    DeploymentView,
+    Object,
+    Operation,
+    PodView,
+    view_deployment,
+    view_pod,
+    view_pods,
+)
+from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
+
+FIELD_MANAGER = "shipmate"
+AKS_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
+"""The scope of a token for the API server of any AKS cluster with Entra ID; the id is Microsoft's AKS AAD server."""
+ARM_API_VERSION = "2025-05-01"  # of Microsoft.ContainerService/managedClusters
+RENEW_BEFORE_SECONDS = 300.0
+
+type Reply = tuple[int, dict[str, str], bytes]
+
+
+class Token(Protocol):
+    """An access token, as azure-identity gives it."""
+
+    @property
+    def token(self) -> str:
+        """The bearer token."""
+
+    @property
+    def expires_on(self) -> int:
+        """When it ends, in seconds of Unix time."""
+
+
+class Credential(Protocol):
+    """What azure-identity's credentials are to this module."""
+
+    def get_token(self, *scopes: str) -> Token:
+        """Return an access token for the scopes."""
+
+
+class Cluster:
+    """One Kubernetes cluster, seen with Shipmate's own rights.
+
+    Every method raises NotFound, NotAllowed, Conflict, Retryable, and, where it writes, Ambiguous when the request may
+    have taken effect although no reply said so.
+    """
+
+    def __init__(self, configuration: Configuration, *, timeout_seconds: float = 10.0) -> None:
+        configuration.retries = False  # a repeat is the caller's decision
+        self._client = ApiClient(configuration)
+        self._timeout_seconds = timeout_seconds
+
+    @classmethod
+    def connect(cls, setting: str, *, credential: Credential | None = None, timeout_seconds: float = 10.0) -> Self:
+        """Return the cluster that a setting names.
+
+        `kubeconfig:<path>#<context>`, `in-cluster`, or `aks:<resource id>`, which needs a credential. Raises Invalid
+        for another form, a file that cannot be read and a context that is not in it.
+        """
+        kind, _, rest = setting.partition(":")
+        if kind == "kubeconfig" and rest:
+            configuration = _from_kubeconfig(rest)
+        elif setting == "in-cluster":
+            configuration = _from_pod()
+        elif kind == "aks" and rest and credential is not None:
+            configuration = aks_configuration(rest, credential)
+        else:
+            raise Invalid(
+                f"{setting!r} names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:<resource id> "
+                "(with a credential)"
+            )
+        return cls(configuration, timeout_seconds=timeout_seconds)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.rest_client.close()
+
+    # -- the Deployment ------------------------------------------------------------------------------------------
+
+    def deployment(self, namespace: str, name: str) -> DeploymentView:
+        """Return a Deployment as it is now."""
+        return view_deployment(self._send("GET", _deployment_path(namespace, name)))
+
+    def patch_deployment(self, namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        """Apply a JSON Patch and return the Deployment after it; Conflict, and no change, if one of its tests fails.
+
+        An admission policy that refuses it is NotAllowed.
+        """
+        reply = self._send(
+            "PATCH",
+            _deployment_path(namespace, name),
+            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+            body=json.dumps(list(operations)).encode(),
+            content_type="application/json-patch+json",
+        )
+        return view_deployment(reply)
+
+    # -- pods ----------------------------------------------------------------------------------------------------
+
+    def pods(self, namespace: str, selector: str) -> tuple[PodView, ...]:
+        """Return the pods that a label selector finds, by name."""
+        return view_pods(self._send("GET", _pods_path(namespace), query={"labelSelector": selector}))
+
+    def pod_logs(self, namespace: str, pod: str, *, container: str | None = None, tail: int = 20) -> str:
+        """Return the last lines of a container's log; empty while it has not started.
+
+        A container that ended and was started again gives the log of the run that ended.
+        """
+        query = {"tailLines": str(tail)} | ({"container": container} if container else {})
+        for previous in ("true", "false"):
+            try:
+                log = self._send("GET", f"{_pods_path(namespace, pod)}/log", query=query | {"previous": previous})
+            except Invalid:  # 400: no earlier run, or not started yet
+                continue
+            return log.decode(errors="replace")
+        return ""
+
+    # -- the gate's pods -----------------------------------------------------------------------------------------
+
+    def create_gate_pod(self, manifest: Object) -> PodView:
+        """Create the gate's pod, or return the one that an earlier try made; Conflict if another pair has its name."""
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        try:
+            return view_pod(
+                self._send(
+                    "POST",
+                    _pods_path(namespace),
+                    query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+                    body=json.dumps(manifest).encode(),
+                )
+            )
+        except Conflict:  # AlreadyExists: ask the server which one, never a cache
+            there = self.gate_pod(namespace, name)
+        mine = manifest["metadata"]["annotations"][PAIR]
+        if there.pair != mine:
+            raise Conflict(f"pod {namespace}/{name} is there for pair {there.pair}, not for {mine}")
+        return there
+
+    def gate_pod(self, namespace: str, name: str) -> PodView:
+        """Return one of the gate's pods as it is now."""
+        return view_pod(self._send("GET", _pods_path(namespace, name)))
+
+    def list_gate_pods(self, namespace: str) -> tuple[PodView, ...]:
+        """Return all gate pods of a namespace: what a clean-up compares with the ledger, having listed first."""
+        return self.pods(namespace, GATE_SELECTOR)
+
+    def delete_gate_pod(self, namespace: str, name: str, uid: str) -> None:
+        """Delete this very pod; Conflict if another one has its name by now. One that is gone already is fine."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        try:
+            self._send("DELETE", _pods_path(namespace, name), body=json.dumps(options).encode())
+        except NotFound:
+            return
+
+    def ask_pod(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float = 10.0,
+    ) -> Reply:
+        """Ask a pod over HTTP through the API server's proxy and return its status, headers (lower-case) and body.
+
+        Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
+        could not be asked.
+        """
+        url = f"{_pods_path(namespace, f'{pod}:{port}')}/proxy/{path.lstrip('/')}"
+        try:
+            status, reply_headers, data = self._exchange(method, url, body, dict(headers or {}), timeout_seconds)
+        except Ambiguous as error:  # a question changes nothing: it may be asked again
+            raise Retryable(str(error)) from error
+        trouble = _status_of_server(data) if status >= 400 else None
+        if trouble is not None:
+            raise _error(status, reply_headers, f"{method} {path} of pod {namespace}/{pod}", trouble, writes=False)
+        return status, reply_headers, data
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"content-type": content_type} if body is not None else {}
+        status, reply_headers, data = self._exchange(method, url, body, headers, self._timeout_seconds)
+        if status < 300:
+            return data
+        trouble = _status_of_server(data) or {"message": data[:500].decode(errors="replace")}
+        raise _error(status, reply_headers, f"{method} {path}", trouble, writes=method != "GET")
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_seconds: float
+    ) -> Reply:
+        """Send one request as it is; raise Retryable if it cannot have arrived, Ambiguous if a write may have."""
+        configuration = self._client.configuration
+        for setting in configuration.auth_settings().values():
+            headers[setting["key"]] = setting["value"]
+        what = f"{method} {path.partition('?')[0]} at {configuration.host}"
+        try:
+            reply = self._client.rest_client.pool_manager.request(
+                method,
+                configuration.host + path,
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(5.0, timeout_seconds), read=timeout_seconds),
+                redirect=False,
+            )
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            raise Retryable(f"{what} did not reach the API server: {error}") from error
+        except urllib3.exceptions.SSLError as error:
+            raise NotAllowed(
+                f"{what}: the API server's certificate is not the one the settings trust: {error}"
+            ) from error
+        except urllib3.exceptions.HTTPError as error:
+            kind = Retryable if method == "GET" else Ambiguous
+            raise kind(f"{what} got no reply: {error}") from error
+        return reply.status, {key.lower(): value for key, value in reply.headers.items()}, reply.data
+
+
+def _deployment_path(namespace: str, name: str) -> str:
+    return f"/apis/apps/v1/namespaces/{quote(namespace, safe='')}/deployments/{quote(name, safe='')}"
+
+
+def _pods_path(namespace: str, name: str | None = None) -> str:
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods"
+    return path if name is None else f"{path}/{quote(name, safe=':')}"
+
+
+def _status_of_server(data: bytes) -> dict[str, Any] | None:
+    """Return the API server's own Status object, None if the bytes are something else."""
+    try:
+        decoded = json.loads(data)
+    except ValueError:
+        return None
+    if isinstance(decoded, dict) and decoded.get("kind") == "Status" and decoded.get("apiVersion") == "v1":
+        return decoded
+    return None
+
+
+def _error(
+    status: int, headers: Mapping[str, str], what: str, trouble: Mapping[str, Any], *, writes: bool
+) -> ShipmateError:
+    """Return the error that names the caller's next move for a reply of the API server."""
+    message = f"{what}: {trouble.get('message') or status}"
+    after = headers.get("retry-after", "")
+    if status == 404:
+        return NotFound(message)
+    if status in (401, 403):
+        return NotAllowed(message)
+    if status == 422 and "ValidatingAdmissionPolicy" in message:
+        return NotAllowed(message)
+    if status in (409, 422):
+        # 422 of a JSON Patch: a test failed ("the server rejected our request due to an error in our request")
+        invalid = status == 422 and (trouble.get("details") or {}).get("causes")
+        return Invalid(message) if invalid else Conflict(message)
+    if status == 429:
+        return Retryable(message, after_seconds=float(after) if after.isdigit() else None)
+    if status < 500:
+        return Invalid(message)
+    return Ambiguous(message) if writes else Retryable(message)
+
+
+# -- where the cluster is, and who we are there ----------------------------------------------------------------------
+
+
+def _from_kubeconfig(place: str) -> Configuration:
+    path, _, context = place.partition("#")
+    if not Path(path).is_file():
+        raise Invalid(f"there is no kubeconfig at {path}: correct SHIPMATE_CLUSTER, or start the cluster")
+    configuration = Configuration()
+    try:
+        config.load_kube_config(
+            config_file=path, context=context or None, client_configuration=configuration, persist_config=False
+        )
+    except config.ConfigException as error:
+        raise Invalid(f"the kubeconfig {path} cannot be used with context {context!r}: {error}") from error
+    return configuration
+
+
+def _from_pod() -> Configuration:
+    configuration = Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException as error:
+        raise Invalid(f"this is no pod with a service account: {error}") from error
+    return configuration
+
+
+def aks_configuration(
+    resource_id: str,
+    credential: Credential,
+    *,
+    resource_manager: str = "https://management.azure.com",
+    now: Callable[[], float] = time.time,
+) -> Configuration:
+    """Return how to reach an AKS cluster with Entra ID: its address and CA from Azure Resource Manager, our own token.
+
+    The user in the credentials that Resource Manager gives is dropped: it calls a program (kubelogin). Tokens are
+    renewed five minutes before they end. Raises NotFound, NotAllowed, Retryable, Invalid.
+    """
+    cluster = _aks_cluster(resource_id, credential, resource_manager)
+    configuration = Configuration(host=cluster["server"])
+    configuration.ca_cert_data = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    token: Token | None = None
+
+    def renew(target: Configuration) -> None:
+        nonlocal token
+        if token is None or token.expires_on - RENEW_BEFORE_SECONDS <= now():
+            token = credential.get_token(AKS_SCOPE)
+            target.api_key["authorization"] = f"Bearer {token.token}"
+
+    renew(configuration)  # the client calls its hook only once there is a key
+    configuration.refresh_api_key_hook = renew  # type: ignore[assignment]  # the client declares it as None
+    return configuration
+
+
+def _aks_cluster(resource_id: str, credential: Credential, resource_manager: str) -> dict[str, str]:
+    """Return server and CA of an AKS cluster.
+
+    Managed Clusters - List Cluster User Credentials, Azure REST reference.
+    """
+    url = f"{resource_manager}/{resource_id.strip('/')}/listClusterUserCredential"
+    token = credential.get_token("https://management.azure.com/.default")
+    try:
+        reply = httpx.post(
+            url,
+            params={"api-version": ARM_API_VERSION},
+            headers={"authorization": f"Bearer {token.token}"},
+            timeout=20.0,
+        )
+    except httpx.HTTPError as error:
+        raise Retryable(f"Azure Resource Manager did not answer about {resource_id}: {error}") from error
+    if reply.status_code != 200:
+        raise _resource_manager_error(reply, resource_id)
+    try:
+        kubeconfig = yaml.safe_load(base64.b64decode(reply.json()["kubeconfigs"][0]["value"]))
+        cluster: dict[str, str] = kubeconfig["clusters"][0]["cluster"]
+        return {key: cluster[key] for key in ("server", "certificate-authority-data")}
+    except (ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        raise Invalid(f"Azure Resource Manager gave no usable credentials of {resource_id}: {error!r}") from error
+
+
+def _resource_manager_error(reply: httpx.Response, resource_id: str) -> ShipmateError:
+    message = f"Azure Resource Manager answered {reply.status_code} about {resource_id}: {reply.text[:300]}"
+    if reply.status_code == 404:
+        return NotFound(f"{message}; correct SHIPMATE_CLUSTER")
+    if reply.status_code in (401, 403):
+        return NotAllowed(f"{message}; give the identity the role Azure Kubernetes Service Cluster User Role")
+    if reply.status_code == 429 or reply.status_code >= 500:
+        after = reply.headers.get("retry-after", "")
+        return Retryable(message, after_seconds=float(after) if after.isdigit() else None)
+    return Invalid(message)
