@@ -1,0 +1,35 @@
+# Every target first makes .venv (tools/bootstrap.sh); what is slow to make is kept in ~/.cache/shipmate.
+PY := .venv/bin/python
+export PYTHON
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit check down status bench-quick lock environment
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: environment ## Set everything up, run the main job and leave it running (CONTEXT=... uses a cluster of yours)
+	@$(PY) -m localcloud demo $(if $(CONTEXT),--context $(CONTEXT))
+
+test: environment ## Set up what the tests need and run all of them
+	@$(PY) -m localcloud setup && $(PY) -m pytest
+
+test-unit: environment ## Run the tests that need no server, in less than 30 s
+	@$(PY) -m pytest -m 'not (azurite or registry or cluster or e2e)'
+
+check: environment ## Check format, lint, types and layers
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(dir $(PY))lint-imports
+
+down: environment ## Stop everything that was started
+	@$(PY) -m localcloud down --all
+
+status: environment ## Show what runs, and where
+	@$(PY) -m localcloud status
+
+bench-quick: environment ## Measure the main job against its baselines (a few minutes)
+	@$(PY) -m bench.quick
+
+lock: environment ## Pin every package in constraints.txt again (UPGRADE=1 takes newer versions)
+	@cat requirements.txt app/requirements.txt requirements-dev.txt | grep -v '^-' | $(PY) -m uv pip compile - --quiet --python-version 3.13 --no-annotate --no-header --output-file constraints.txt $(if $(UPGRADE),--upgrade)
+
+environment:
+	@tools/bootstrap.sh
