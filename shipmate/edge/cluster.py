@@ -68,17 +68,21 @@ class Cluster:
     have taken effect although no reply said so.
     """
 
-    def __init__(self, configuration: Configuration, *, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, configuration: Configuration, *, registry: str, timeout_seconds: float = 10.0) -> None:
+        self.registry = registry
         configuration.retries = False  # a repeat is the caller's decision
         self._client = ApiClient(configuration)
         self._timeout_seconds = timeout_seconds
 
     @classmethod
-    def connect(cls, setting: str, *, credential: Credential | None = None, timeout_seconds: float = 10.0) -> Self:
+    def connect(
+        cls, setting: str, *, registry: str, credential: Credential | None = None, timeout_seconds: float = 10.0
+    ) -> Self:
         """Return the cluster that a setting names.
 
         `kubeconfig:<path>#<context>`, `in-cluster`, or `aks:<resource id>`, which needs a credential. Raises Invalid
-        for another form, a file that cannot be read and a context that is not in it.
+        for another form, a file that cannot be read and a context that is not in it. `registry` is the login server
+        that image references name, as the cluster's nodes pull them.
         """
         kind, _, rest = setting.partition(":")
         if kind == "kubeconfig" and rest:
@@ -92,7 +96,7 @@ class Cluster:
                 f"{setting!r} names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:<resource id> "
                 "(with a credential)"
             )
-        return cls(configuration, timeout_seconds=timeout_seconds)
+        return cls(configuration, registry=registry, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """Close the connections."""
@@ -140,9 +144,9 @@ class Cluster:
 
     # -- the gate's pods -----------------------------------------------------------------------------------------
 
-    def create_gate_pod(self, manifest: Object) -> PodView:
+    def create_gate_pod(self, namespace: str, manifest: Object) -> PodView:
         """Create the gate's pod, or return the one that an earlier try made; Conflict if another pair has its name."""
-        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        name = manifest["metadata"]["name"]
         try:
             return view_pod(
                 self._send(
@@ -182,19 +186,21 @@ class Cluster:
         port: int,
         method: str,
         path: str,
-        *,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout_seconds: float = 10.0,
+        *,
+        timeout: float = 10.0,
     ) -> Reply:
         """Ask a pod over HTTP through the API server's proxy and return its status, headers (lower-case) and body.
+
+        `timeout` is in seconds.
 
         Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
         could not be asked.
         """
         url = f"{_pods_path(namespace, f'{pod}:{port}')}/proxy/{path.lstrip('/')}"
         try:
-            status, reply_headers, data = self._exchange(method, url, body, dict(headers or {}), timeout_seconds)
+            status, reply_headers, data = self._exchange(method, url, body, dict(headers or {}), timeout)
         except Ambiguous as error:  # a question changes nothing: it may be asked again
             raise Retryable(str(error)) from error
         trouble = _status_of_server(data) if status >= 400 else None
