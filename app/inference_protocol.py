@@ -1,0 +1,146 @@
+"""The Open Inference Protocol, version 2, over HTTP: the part that a client with a prepared FP32 tensor needs.
+
+https://github.com/kserve/open-inference-protocol - server and model metadata, health, and `infer` with the tensor's
+numbers in JSON. Errors are problem documents that also have the protocol's `error` member.
+"""
+
+import json
+import time
+from typing import Any
+
+import flask
+import numpy as np
+
+from app.images import MAX_IMAGES, Tensor
+from app.lifecycle import Lifecycle
+from app.model import Model
+from app.problems import Problem, ProblemError
+
+
+def blueprint(lifecycle: Lifecycle) -> flask.Blueprint:
+    """Return the routes below /v2."""
+    routes = flask.Blueprint("inference_protocol", __name__, url_prefix="/v2")
+
+    @routes.get("")
+    def server() -> dict[str, Any]:
+        return {"name": "shipmate-app", "version": lifecycle.settings.app_version, "extensions": []}
+
+    @routes.get("/health/live")
+    def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @routes.get("/health/ready")
+    def ready() -> tuple[dict[str, Any], int]:
+        problem = lifecycle.problem
+        return {"ready": problem is None}, 200 if problem is None else 503
+
+    @routes.get("/models/<name>")
+    @routes.get("/models/<name>/versions/<version>")
+    def metadata(name: str, version: str | None = None) -> dict[str, Any]:
+        model = _named(lifecycle, name, version)
+        given, made = model.session.get_inputs()[0], model.session.get_outputs()[0]
+        return {
+            "name": model.manifest.name,
+            "versions": [model.manifest.version],
+            "platform": "onnx_onnxv1",
+            "inputs": [_tensor_metadata(given.name, given.shape)],
+            "outputs": [_tensor_metadata(made.name, made.shape)],
+        }
+
+    @routes.get("/models/<name>/ready")
+    @routes.get("/models/<name>/versions/<version>/ready")
+    def model_ready(name: str, version: str | None = None) -> tuple[dict[str, Any], int]:
+        model = _named(lifecycle, name, version)
+        problem = lifecycle.problem
+        return {"name": model.manifest.name, "ready": problem is None}, 200 if problem is None else 503
+
+    @routes.post("/models/<name>/infer")
+    @routes.post("/models/<name>/versions/<version>/infer")
+    def infer(name: str, version: str | None = None) -> dict[str, Any]:
+        model = _named(lifecycle, name, version)
+        request = _request(flask.request.get_data())
+        tensor = _tensor(model, request)
+        with lifecycle.turn():
+            started = time.perf_counter()
+            output = model.run(tensor)
+            milliseconds = 1000 * (time.perf_counter() - started)
+        return {
+            "model_name": model.manifest.name,
+            "model_version": model.manifest.version,
+            **({"id": request["id"]} if "id" in request else {}),
+            "parameters": {"computed_in_ms": round(milliseconds, 2)},
+            "outputs": [
+                {
+                    "name": model.output_name,
+                    "datatype": "FP32",
+                    "shape": list(output.shape),
+                    "data": output.ravel().tolist(),
+                }
+            ],
+        }
+
+    @routes.errorhandler(ProblemError)
+    def problem(error: ProblemError) -> flask.Response:
+        found = error.problem
+        members = {**found.members, "error": found.detail}
+        return Problem(found.status, found.kind, found.detail, members, found.headers).response()
+
+    return routes
+
+
+def _named(lifecycle: Lifecycle, name: str, version: str | None) -> Model:
+    model = lifecycle.model
+    known = model.manifest
+    if name != known.name or version not in (None, known.version):
+        asked = name if version is None else f"{name} version {version}"
+        raise ProblemError(
+            Problem(
+                404, "no-such-model", f"There is no model {asked} here; this is {known.name} version {known.version}."
+            )
+        )
+    return model
+
+
+def _tensor_metadata(name: str, shape: list[int | str | None]) -> dict[str, Any]:
+    return {"name": name, "datatype": "FP32", "shape": [size if isinstance(size, int) else -1 for size in shape]}
+
+
+def _request(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"The body is not JSON: {error}.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("inputs"), list) or len(document["inputs"]) != 1:
+        raise _bad('Send an object with "inputs": a list of one tensor.')
+    return document
+
+
+def _tensor(model: Model, request: dict[str, Any]) -> Tensor:
+    given = request["inputs"][0]
+    if not isinstance(given, dict) or given.get("name") != model.input_name:
+        raise _bad(f"The input should be an object with the name {model.input_name}.")
+    if given.get("datatype") != "FP32":
+        raise _bad(f"The datatype is {given.get('datatype')}; this model takes FP32.")
+    how = model.preparation
+    one = [3, how.size, how.size] if how.layout == "NCHW" else [how.size, how.size, 3]
+    shape = given.get("shape")
+    if (
+        not isinstance(shape, list)
+        or shape[1:] != one
+        or not isinstance(shape[0], int)
+        or not 1 <= shape[0] <= MAX_IMAGES
+    ):
+        raise _bad(
+            f"The shape is {shape}; this model takes [N, {', '.join(map(str, one))}] with N from 1 to {MAX_IMAGES}."
+        )
+    try:
+        tensor = np.asarray(given.get("data"), np.float32).reshape(shape)
+    except (ValueError, TypeError) as error:
+        raise _bad(f"The data does not fill the shape {shape}: {error}.") from error
+    if not np.isfinite(tensor).all():
+        raise _bad("The data has numbers that are none (NaN or infinite).")
+    return tensor
+
+
+def _bad(detail: str) -> ProblemError:
+    return ProblemError(Problem(400, "bad-tensor", detail))
