@@ -31,12 +31,12 @@ from shipmate.core.ledger import (
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, NotAllowed, NotFound, Retryable
 from shipmate.errors import Rejected as RejectedError
-from shipmate.ports import Clock, Cluster, Door, Ledgers, Models, Queue, Reading, Registry
+from shipmate.ports import Ledgers, Queue, Reading
 from shipmate.stages.build import build
+from shipmate.stages.context import Context
 from shipmate.stages.gate import gate, remove_finished_gate_pods
 from shipmate.stages.resolve import resolve
 from shipmate.stages.rollout import fence_in_cluster, roll_out
-from shipmate.stages.stamp import Stamp
 from shipmate.stages.verify import verify
 
 NO_TARGET = "_unclaimed"
@@ -54,19 +54,9 @@ class Pipeline:
     sources: rules.Sources
     ledgers: Ledgers
     queue: Queue
-    registry: Registry
-    models: Models
-    cluster: Cluster
-    door: Door
-    clock: Clock
-    worker: str
+    context: Context
     stalled_seconds: float = 60.0
     turn_seconds: float = 240.0  # how long one call of advance() goes on before it hands over to the next
-
-    @property
-    def stamp(self) -> Stamp:
-        """What makes the fields of a new entry."""
-        return Stamp(self.clock, self.worker)
 
     # -- event and intake
 
@@ -92,9 +82,9 @@ class Pipeline:
             if isinstance(event, Ignored) or rules.is_duplicate(reading.state, event):
                 return False
             stale = rules.stale(reading.state, event)
-            entry: AnyEntry = Received(**self.stamp(), event=event, repaired=repaired)
+            entry: AnyEntry = Received(**self.context.stamp(), event=event, repaired=repaired)
             if stale is not None:
-                entry = IgnoredEvent(**self.stamp(), event=stale)
+                entry = IgnoredEvent(**self.context.stamp(), event=stale)
             try:
                 self.ledgers.append(target, reading, [entry])
             except Conflict:
@@ -107,7 +97,7 @@ class Pipeline:
             if rules.is_duplicate(reading.state, event):
                 return
             try:
-                self.ledgers.append(ledger, reading, [IgnoredEvent(**self.stamp(), event=event)])
+                self.ledgers.append(ledger, reading, [IgnoredEvent(**self.context.stamp(), event=event)])
             except Conflict:
                 continue
             return
@@ -121,11 +111,11 @@ class Pipeline:
         queue is in trouble. Trouble with anything else is recorded and tried again later.
         """
         target = self.target(name)
-        until = self.clock.now() + timedelta(seconds=self.turn_seconds)
+        until = self.context.clock.now() + timedelta(seconds=self.turn_seconds)
         while True:
             reading = self.ledgers.read(name)
-            now = self.clock.now()
-            step = plan.decide(reading.state, target, now, self.worker, self.stalled_seconds)
+            now = self.context.clock.now()
+            step = plan.decide(reading.state, target, now, self.context.worker, self.stalled_seconds)
             if isinstance(step, plan.Idle):
                 return f"{step.reason}: {step.message}"
             if isinstance(step, plan.Wait):
@@ -133,12 +123,14 @@ class Pipeline:
                 if seconds > SHORT_WAIT_SECONDS:
                     self.queue.enqueue(name, seconds)
                     return f"waits {seconds:.0f} s: {step.reason}"
-                self.clock.sleep(seconds)
+                self.context.clock.sleep(seconds)
             elif now > until:
                 self.queue.enqueue(name)
                 return "goes on in the next turn"
             else:
                 self._record(target, reading, step, self._take(step, target, reading.state))
+                if isinstance(step, plan.Gate):
+                    self._remove_gate_pods(target)
 
     def target(self, name: str) -> Target:
         """Return a target by its name; raise NotFound with the names there are."""
@@ -149,19 +141,20 @@ class Pipeline:
 
     def _take(self, step: plan.Step, target: Target, state: State) -> AnyEntry:
         """Take one step and return the entry that records its outcome."""
-        stamp = self.stamp
+        context = self.context
         match step:
             case plan.Resolve(publication):
                 return self._trying(
-                    lambda: resolve(publication.event, target, state, self.registry, self.models, stamp),
+                    lambda: resolve(publication.event, target, state, context),
+                    state,
                     None,
                     "plan",
-                    publication.attempt,
-                    publication.event.event_id,
+                    attempt=publication.attempt,
+                    event_id=publication.event.event_id,
                 )
             case plan.Plan(pair, trigger, author, reason, request, to, undoes, image):
                 return Planned(
-                    **stamp(),
+                    **context.stamp(),
                     release=state.next_number,
                     pair=pair,
                     trigger=trigger,
@@ -173,48 +166,41 @@ class Pipeline:
                     image=image,
                 )
             case plan.WaitForPartner(app, model, message):
-                return Waiting(**stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
+                return Waiting(**context.stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
             case plan.Supersede(release, message):
-                return Superseded(**stamp(), release=release.number, message=message)
+                return Superseded(**context.stamp(), release=release.number, message=message)
             case plan.Park(release, hold):
                 message = f"a hold by {hold.author} keeps it from traffic: {hold.reason}"
-                return Held(**stamp(), release=release.number, hold=hold.id, message=message)
+                return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
             case plan.Build(release):
-                return self._trying(
-                    lambda: build(release, target, state, self.registry, self.models, stamp), release, "build"
-                )
+                return self._trying(lambda: build(release, target, state, context), state, release, "build")
             case plan.Gate(release):
-                return self._trying(
-                    lambda: gate(release, target, state, self.models, self.cluster, self.door, self.clock, stamp),
-                    release,
-                    "gate",
-                )
+                return self._trying(lambda: gate(release, target, state, context), state, release, "gate")
             case plan.Intend(release):
                 return self._trying(
                     lambda: Intended(
-                        **stamp(),
+                        **context.stamp(),
                         release=release.number,
-                        fence=max(state.fence, fence_in_cluster(target, self.cluster)) + 1,
+                        fence=max(state.fence, fence_in_cluster(target, context.cluster)) + 1,
                     ),
+                    state,
                     release,
                     "rollout",
                 )
             case plan.RollOut(release):
-                return self._trying(
-                    lambda: roll_out(release, target, state, self.cluster, self.clock, stamp), release, "rollout"
-                )
+                return self._trying(lambda: roll_out(release, target, state, context), state, release, "rollout")
             case plan.Verify(release):
-                return self._trying(
-                    lambda: verify(release, target, state, self.models, self.door, self.clock, stamp), release, "verify"
-                )
+                return self._trying(lambda: verify(release, target, state, context), state, release, "verify")
             case _:
                 raise AssertionError(step)
 
     def _trying(
         self,
         stage: Callable[[], AnyEntry],
+        state: State,
         release: Release | None,
         name: str,
+        *,
         attempt: int = 1,
         event_id: str | None = None,
     ) -> AnyEntry:
@@ -225,22 +211,22 @@ class Pipeline:
             if release is None:
                 raise
             return Rejected(
-                **self.stamp(),
+                **self.context.stamp(),
                 release=release.number,
                 reason=error.reason,
                 message=str(error),
-                quarantine=plan.guilty(release.pair, None),
+                quarantine=plan.guilty(release.pair, state.serving.pair if state.serving is not None else None),
             )
         except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict) as error:
             attempt = release.stage_attempt if release is not None else attempt
             asked = error.after_seconds if isinstance(error, Retryable) else None
             seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))
             return Errored(
-                **self.stamp(),
+                **self.context.stamp(),
                 release=release.number if release is not None else None,
                 stage=name,
                 message=str(error),
-                retry_at=self.clock.now() + timedelta(seconds=seconds),
+                retry_at=self.context.clock.now() + timedelta(seconds=seconds),
                 event_id=event_id,
             )
 
@@ -270,33 +256,44 @@ class Pipeline:
         return {name: self._sweep(target) for name, target in self.targets.items()}
 
     def _sweep(self, target: Target) -> int:
-        pods = self.cluster.list_gate_pods(target.deployment.namespace)  # before the ledger: no pod is then too new
+        pods = self.context.cluster.list_gate_pods(
+            target.deployment.namespace
+        )  # before the ledger: no pod is then too new
         state = self.ledgers.read(target.name).state
-        remove_finished_gate_pods(pods, target, state, self.cluster)
+        remove_finished_gate_pods(pods, target, state, self.context.cluster)
         repaired = 0
         for event in (self._tag_now(target), self._newest_model(target)):
             if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
                 repaired += self._receive(target.name, event, repaired=True)
-        now = self.clock.now()
-        step = plan.decide(self.ledgers.read(target.name).state, target, now, self.worker, self.stalled_seconds)
+        now = self.context.clock.now()
+        step = plan.decide(self.ledgers.read(target.name).state, target, now, self.context.worker, self.stalled_seconds)
         if not isinstance(step, plan.Idle | plan.Wait):
             self.queue.enqueue(target.name)
         return repaired
 
+    def _remove_gate_pods(self, target: Target) -> State:
+        """Remove the gate pods whose verdict is on record, and return the state that says so."""
+        pods = self.context.cluster.list_gate_pods(
+            target.deployment.namespace
+        )  # before the ledger: none is then too new
+        state = self.ledgers.read(target.name).state
+        remove_finished_gate_pods(pods, target, state, self.context.cluster)
+        return state
+
     def _tag_now(self, target: Target) -> ImagePushed | None:
         try:
-            digest = self.registry.resolve(target.app.repository, target.app.tag).digest
+            digest = self.context.registry.resolve(target.app.repository, target.app.tag).digest
         except NotFound:
             return None
         event_id = f"sweep:{target.app.repository}:{target.app.tag}@{digest}"
         return ImagePushed(
-            event_id, self.sources.registry, target.app.repository, target.app.tag, digest, self.clock.now()
+            event_id, self.sources.registry, target.app.repository, target.app.tag, digest, self.context.clock.now()
         )
 
     def _newest_model(self, target: Target) -> ModelPublished | None:
         found = [
             blob
-            for blob in self.models.list(target.model.container, f"{target.model.name}/")
+            for blob in self.context.models.list(target.model.container, f"{target.model.name}/")
             if rules.version_of(target.model, blob.path) is not None
         ]
         if not found:

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from shipmate.core.events import ImagePushed, ModelPublished
+from shipmate.core.gate import Change
 from shipmate.core.ledger import (
     HALVES_KEPT,
     MEMORY,
@@ -201,7 +202,9 @@ def _built(state: State, entry: Built) -> State:
 
 
 def _gated(state: State, entry: Gated) -> State:
-    return _moved(state, entry, Phase.GATED)
+    wrong = (Change.NEWLY_WRONG, Change.WRONG, Change.CHANGED)
+    forgiven = tuple(row.file for row in entry.report.rows if row.change in wrong)
+    return _moved(state, entry, Phase.GATED, forgiven=forgiven)
 
 
 def _rejected(state: State, entry: Rejected) -> State:

@@ -335,6 +335,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     cost: CostSheet | None = None
     was_live: bool = False
+    forgiven: tuple[str, ...] = ()  # golden questions that its gate found wrong and the thresholds allow
 
     @property
     def name(self) -> str:

@@ -1,32 +1,37 @@
 """Resolve: read what was published, once; from here on everything is by digest. The first half of the stage plan."""
 
+import hashlib
+
 from shipmate.core import intake
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import AppHalf, ModelHalf, Resolved, Skipped, State
-from shipmate.core.manifest import parse_manifest
-from shipmate.core.targets import Target
+from shipmate.core.manifest import ModelManifest, parse_manifest, single_file_manifest
+from shipmate.core.refs import Digest, hex_of, parse_digest
+from shipmate.core.targets import ModelSource, Target
 from shipmate.errors import Conflict, NotFound, Rejected
 from shipmate.ports import Models, Registry
+from shipmate.stages.context import Context
 from shipmate.stages.graft import resolve_app
-from shipmate.stages.stamp import Stamp
 
 
-def resolve(
-    event: ModelPublished | ImagePushed, target: Target, state: State, registry: Registry, models: Models, stamp: Stamp
-) -> Resolved | Skipped:
+def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, context: Context) -> Resolved | Skipped:
     """Return the published half, or why the publication leads to no release. Raises Retryable, NotAllowed."""
     try:
-        half = _app(event, target, registry) if isinstance(event, ImagePushed) else _model(event, target, models)
+        half = (
+            _app(event, target, context.registry)
+            if isinstance(event, ImagePushed)
+            else _model(event, target, context.models)
+        )
     except Rejected as error:
-        return Skipped(**stamp(), event_id=event.event_id, reason=error.reason, message=str(error))
+        return Skipped(**context.stamp(), event_id=event.event_id, reason=error.reason, message=str(error))
     known = state.app(half.digest) or state.model(half.digest)
     if half.digest in state.quarantine:
         message = "the same bytes were quarantined; they ship only when a person releases them by hand with an override"
-        return Skipped(**stamp(), event_id=event.event_id, reason="Quarantined", message=message)
+        return Skipped(**context.stamp(), event_id=event.event_id, reason="Quarantined", message=message)
     if known is not None and (isinstance(half, ModelHalf) or state.apps[-1].digest == half.digest):
         message = f"the same bytes are known as {known.version}"
-        return Skipped(**stamp(), event_id=event.event_id, reason="Duplicate", message=message)
-    return Resolved(**stamp(), event_id=event.event_id, half=half)
+        return Skipped(**context.stamp(), event_id=event.event_id, reason="Duplicate", message=message)
+    return Resolved(**context.stamp(), event_id=event.event_id, half=half)
 
 
 def _app(event: ImagePushed, target: Target, registry: Registry) -> AppHalf:
@@ -54,17 +59,50 @@ def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:
         found = models.properties(event.container, event.path)
         if event.etag is not None and event.etag != found.etag:
             raise Rejected("Stale", f"{event.path} was overwritten since; versions are immutable, publish a new one")
-        version = intake.version_of(target.model, event.path) or ""
-        data = models.manifest(target.model, version, found.etag)
+        if target.model.file is not None:
+            digest, version = _hashed(event, found.etag, models), intake.version_of(target.model, event.path) or ""
+            contract = target.model.contract
+        else:
+            manifest = parse_manifest(models.read_manifest(event.container, event.path, found.etag))
+            digest, version, contract = manifest.digest, manifest.version, manifest.contract
     except (NotFound, Conflict):
         raise Rejected("Gone", f"{event.path} is not there any more; publish the model again") from None
-    manifest = parse_manifest(data)
     return ModelHalf(
-        digest=manifest.digest,
+        digest=digest,
         container=event.container,
         path=event.path,
-        version=manifest.version,
-        contract=manifest.contract,
+        version=version,
+        contract=contract,
         published_at=found.modified_at,
         etag=found.etag,
     )
+
+
+def _hashed(event: ModelPublished, etag: str, models: Models) -> Digest:
+    """Return the digest of a model that was published as a single file: that of its bytes."""
+    sha256 = hashlib.sha256()
+    for chunk in models.open(event.container, event.path, etag=etag):
+        sha256.update(chunk)
+    return parse_digest(f"sha256:{sha256.hexdigest()}")
+
+
+def model_manifest(half: ModelHalf, source: ModelSource, models: Models) -> ModelManifest:
+    """Return the manifest of a resolved model; a single file gets one made for it, always the same.
+
+    Raises Rejected if the blob is gone or was overwritten since, Retryable, NotAllowed.
+    """
+    try:
+        if source.file is None:
+            manifest = parse_manifest(models.read_manifest(half.container, half.path))
+            found = manifest.digest
+        else:
+            size = models.properties(half.container, half.path).size
+            sha256 = hex_of(half.digest)
+            return single_file_manifest(
+                source.name, half.version, file=source.file, size=size, sha256=sha256, contract=half.contract
+            )
+    except NotFound:
+        raise Rejected("Gone", f"{half.path} is not there any more; publish the model again") from None
+    if found != half.digest:
+        raise Rejected("Overwritten", f"{half.path} was overwritten since; versions are immutable, publish a new one")
+    return manifest

@@ -1,0 +1,183 @@
+"""Gate: one pod of the candidate outside the Service answers the golden questions; so does the live pair, for the diff.
+
+The pod is named by the pair and the attempt, so that two workers share it. It is removed once its verdict is on
+record: a pod removed before could be started again by a worker that wakes late, with nobody left to remove it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from shipmate.core.answers import parse_answer, question
+from shipmate.core.gate import Reply, judge
+from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
+from shipmate.core.plan import guilty
+from shipmate.core.rollout import Complete, Failed, PodView, explain, gate_name, gate_pod, gate_progress
+from shipmate.core.targets import Target
+from shipmate.errors import NotFound, Retryable, ShipmateError
+from shipmate.errors import Rejected as RejectedError
+from shipmate.ports import Cluster
+from shipmate.stages.context import Context
+from shipmate.stages.questions import Asked, golden_questions
+from shipmate.stages.rollout import image_reference
+
+POLL_SECONDS = 0.2
+_ASK_SECONDS = 30.0
+
+
+def gate(release: Release, target: Target, state: State, context: Context) -> Gated | Rejected:
+    """Return the verdict on a built release. Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed."""
+    serving = state.serving
+    asked = _questions(release, target, state, context)
+    live = {}
+    if serving is not None:
+        live = {each.question.file: _ask_live(context, target, each) for each in asked}
+    good = serving.pair if serving is not None else None
+    pod = _start(release, target, context)
+    try:
+        _until_ready(pod, target, context)
+        candidate = {each.question.file: _ask_candidate(context, target, pod, each) for each in asked}
+    except RejectedError as error:
+        return Rejected(
+            **context.stamp(),
+            release=release.number,
+            reason=error.reason,
+            message=str(error),
+            quarantine=guilty(release.pair, good),
+        )
+    compared_with = serving.number if serving is not None else None
+    report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
+    if report.passed:
+        return Gated(**context.stamp(), release=release.number, report=report)
+    return Rejected(
+        **context.stamp(),
+        release=release.number,
+        reason="GateFailed",
+        message="; ".join(report.faults),
+        quarantine=guilty(release.pair, good),
+        report=report,
+    )
+
+
+def _questions(release: Release, target: Target, state: State, context: Context) -> tuple[Asked, ...]:
+    """Return the candidate's questions, and the live model's that the candidate's publisher does not ask."""
+    found: dict[str, Asked] = {}
+    models = [release.pair.model]
+    if state.serving is not None and state.serving.pair.model != release.pair.model:
+        models.append(state.serving.pair.model)
+    for digest in models:
+        half = state.model(digest)
+        if half is not None:
+            for each in golden_questions(half, target.model, context.models):
+                found.setdefault(each.question.file, each)
+    return tuple(found.values())
+
+
+def _start(release: Release, target: Target, context: Context) -> PodView:
+    where = target.deployment
+    manifest = gate_pod(
+        context.cluster.deployment(where.namespace, where.name),
+        name=gate_name(target.name, release.pair.key, release.attempt),
+        container=where.container,
+        image=image_reference(release, target, context.cluster),
+        pair=release.pair.key,
+        release=release.name,
+        active_deadline_seconds=int(target.gate.ready_within_seconds) + 120,
+    )
+    return context.cluster.create_gate_pod(where.namespace, manifest)
+
+
+def _until_ready(pod: PodView, target: Target, context: Context) -> None:
+    """Return when the pod is ready; raise Rejected with what the candidate says when it will not be, Retryable."""
+    cluster, clock = context.cluster, context.clock
+    deadline = clock.now() + timedelta(seconds=target.gate.ready_within_seconds)
+    while True:
+        try:
+            seen = cluster.gate_pod(pod.namespace, pod.name)
+        except NotFound as error:
+            raise Retryable(f"the gate's pod {pod.name} is gone: it is started again") from error
+        progress = gate_progress(seen)
+        if isinstance(progress, Complete):
+            return
+        words = _readiness(seen, target, cluster) if seen.phase == "Running" else ""
+        if isinstance(progress, Failed):
+            if progress.reason == "GatePodDeleted":
+                raise Retryable(progress.message)
+            told = explain(progress, readiness=words, log=_log(seen, cluster))
+            raise RejectedError(told.reason, told.message)
+        if _is_final(words):
+            raise RejectedError("CandidateNotReady", f"the candidate will not become ready; it says: {_detail(words)}")
+        if clock.now() > deadline:
+            late = Failed("CandidateNotReady", f"not ready within {target.gate.ready_within_seconds:.0f} s")
+            told = explain(late, readiness=words, log=_log(seen, cluster))
+            raise RejectedError(told.reason, told.message)
+        clock.sleep(POLL_SECONDS)
+
+
+def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str:
+    """Return what the candidate's own readiness check says, empty if it cannot be asked yet."""
+    try:
+        _, _, body = cluster.ask_pod(pod.namespace, pod.name, target.deployment.port, "GET", "/readyz", timeout=5)
+    except ShipmateError:
+        return ""
+    return body.decode(errors="replace")
+
+
+def _is_final(words: str) -> bool:
+    """Whether a readiness problem says that waiting will not mend it (app contract, `final` in the problem)."""
+    try:
+        problem = json.loads(words)
+    except ValueError:
+        return False
+    return isinstance(problem, dict) and problem.get("final") is True
+
+
+def _detail(words: str) -> str:
+    return str(json.loads(words).get("detail", words))
+
+
+def _log(pod: PodView, cluster: Cluster) -> str:
+    try:
+        return cluster.pod_logs(pod.namespace, pod.name, tail=10)
+    except ShipmateError:
+        return ""
+
+
+def _ask_candidate(context: Context, target: Target, pod: PodView, asked: Asked) -> Reply:
+    where = target.deployment
+    headers = {"content-type": "application/json"}
+    started = context.clock.now()
+    status, reply_headers, body = context.cluster.ask_pod(
+        pod.namespace, pod.name, where.port, "POST", "/score", question([asked.photo]), headers, timeout=_ASK_SECONDS
+    )
+    seconds = (context.clock.now() - started).total_seconds()
+    if 400 <= status < 500 and status != 429:
+        words = body[:300].decode(errors="replace")
+        raise RejectedError("CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}")
+    answer = parse_answer(status, reply_headers, body, seconds)
+    return Reply(answer.predictions, answer.seconds)
+
+
+def _ask_live(context: Context, target: Target, asked: Asked) -> Reply:
+    answer = context.door.ask(target.public_url, asked.photo)
+    return Reply(answer.predictions, answer.seconds)
+
+
+def remove_finished_gate_pods(pods: Sequence[PodView], target: Target, state: State, cluster: Cluster) -> int:
+    """Delete the target's gate pods whose release needs none any more; return how many. Called by the sweep.
+
+    `pods` must have been listed before `state` was read: then a pod that is not in the state yet cannot be among them.
+    """
+    finished = list(_finished(pods, target, state))
+    for pod in finished:
+        cluster.delete_gate_pod(pod.namespace, pod.name, pod.uid)
+    return len(finished)
+
+
+def _finished(pods: Iterable[PodView], target: Target, state: State) -> Iterable[PodView]:
+    names = {
+        gate_name(target.name, release.pair.key, attempt): release.phase is Phase.BUILT and attempt == release.attempt
+        for release in state.releases
+        for attempt in range(1, release.attempt + 1)
+    }
+    return (pod for pod in pods if not pod.deleting and names.get(pod.name) is False)

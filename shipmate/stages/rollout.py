@@ -1,0 +1,122 @@
+"""Roll out: one fenced patch of the Deployment, then watching it until all pods are new or it cannot succeed."""
+
+from datetime import timedelta
+
+from shipmate.core.ledger import Failed, Held, Release, RolledOut, State, Superseded
+from shipmate.core.plan import guilty
+from shipmate.core.rollout import (
+    Complete,
+    DeploymentView,
+    Standing,
+    adopt_patch,
+    classify_fence,
+    explain,
+    fence_patch,
+    progress,
+)
+from shipmate.core.rollout import Failed as RolloutFailed
+from shipmate.core.targets import Target
+from shipmate.errors import Conflict, Rejected, Retryable, ShipmateError
+from shipmate.ports import Cluster
+from shipmate.stages.context import Context
+
+POLL_SECONDS = 0.2
+
+
+def image_reference(release: Release, target: Target, cluster: Cluster) -> str:
+    """Return the release's image by digest, as the cluster's nodes pull it."""
+    if release.image is None:
+        raise Rejected("ImageGone", f"{release.name} has no image on record; release its pair again")
+    return f"{cluster.registry}/{target.release.repository}@{release.image}"
+
+
+def fence_in_cluster(target: Target, cluster: Cluster) -> int:
+    """Return the fence that the Deployment carries, 0 before Shipmate adopted it. Raises NotFound, Retryable."""
+    return cluster.deployment(target.deployment.namespace, target.deployment.name).fence or 0
+
+
+def roll_out(
+    release: Release, target: Target, state: State, context: Context
+) -> RolledOut | Failed | Held | Superseded:
+    """Return what became of an intended release. Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed."""
+    where, cluster, clock = target.deployment, context.cluster, context.clock
+    view = _patched(release, target, cluster)
+    if view is None:
+        if state.hold is not None:
+            message = f"a hold by {state.hold.author} came before the patch: {state.hold.reason}"
+            return Held(**context.stamp(), release=release.number, hold=state.hold.id, message=message)
+        return Superseded(
+            **context.stamp(), release=release.number, message="the Deployment carries a higher fence already"
+        )
+    deadline = clock.now() + timedelta(seconds=target.rollout_within_seconds)
+    while True:
+        if not _is_applied(view, release):
+            raise Conflict(f"somebody else changed the Deployment while {release.name} rolled out")
+        seen = progress(view, cluster.pods(where.namespace, view.selector))
+        if isinstance(seen, Complete):
+            if seen.draining == 0 or clock.now() > deadline:
+                return RolledOut(**context.stamp(), release=release.number)
+        elif isinstance(seen, RolloutFailed):
+            return _failed(release, state, explain(seen, log=_log(seen, target, cluster)), context)
+        elif clock.now() > deadline:
+            message = f"not rolled out within {target.rollout_within_seconds:.0f} s: {seen.message}"
+            return _failed(release, state, RolloutFailed("RolloutDeadline", message), context)
+        clock.sleep(POLL_SECONDS)
+        view = cluster.deployment(where.namespace, where.name)
+
+
+def _patched(release: Release, target: Target, cluster: Cluster) -> DeploymentView | None:
+    """Return the Deployment after it took this release, None if a higher fence shut the release out.
+
+    Called again after a crash or a lost reply, it finds the patch made.
+    """
+    where = target.deployment
+    if release.fence is None:
+        raise AssertionError(release)
+    for _ in range(5):
+        view = cluster.deployment(where.namespace, where.name)
+        if _is_applied(view, release):
+            return view
+        standing = classify_fence(view.fence, release.fence)
+        if standing in (Standing.SUPERSEDED, Standing.APPLIED):
+            return None
+        patch = adopt_patch(view)
+        if standing is Standing.PATCHABLE:
+            patch = fence_patch(
+                view,
+                expected_fence=view.fence or 0,
+                new_fence=release.fence,
+                container=where.container,
+                image=image_reference(release, target, cluster),
+                pair=release.pair.key,
+                release=release.name,
+            )
+        try:
+            cluster.patch_deployment(where.namespace, where.name, patch)
+        except Conflict:
+            continue  # read again and classify: never repeat the patch blindly
+    raise Retryable("the Deployment changes faster than it can be patched")
+
+
+def _is_applied(view: DeploymentView, release: Release) -> bool:
+    return view.pair == release.pair.key and view.release == release.name
+
+
+def _failed(release: Release, state: State, seen: RolloutFailed, context: Context) -> Failed:
+    return Failed(
+        **context.stamp(),
+        release=release.number,
+        stage="rollout",
+        reason=seen.reason,
+        message=seen.message,
+        quarantine=() if release.is_rollback else guilty(release.pair, state.serving.pair if state.serving else None),
+    )
+
+
+def _log(seen: RolloutFailed, target: Target, cluster: Cluster) -> str:
+    if seen.pod is None:
+        return ""
+    try:
+        return cluster.pod_logs(target.deployment.namespace, seen.pod, tail=10)
+    except ShipmateError:
+        return ""

@@ -1,0 +1,67 @@
+"""Verify: ask through the public door, where users ask, until the new release has answered often enough in a row."""
+
+from datetime import timedelta
+
+from shipmate.core.gate import is_right
+from shipmate.core.ledger import Failed, Live, Release, State
+from shipmate.core.plan import guilty
+from shipmate.core.targets import Target
+from shipmate.errors import Retryable
+from shipmate.ports import Door
+from shipmate.stages.context import Context
+from shipmate.stages.questions import Asked, golden_questions
+
+POLL_SECONDS = 0.2
+
+
+def verify(release: Release, target: Target, state: State, context: Context) -> Live | Failed:
+    """Return whether users are answered by the release, and rightly. Raises NotAllowed, NotFound."""
+    half = state.model(release.pair.model)
+    forgiven = state.release(release.to).forgiven if release.to is not None else release.forgiven
+    asked = golden_questions(half, target.model, context.models) if half is not None else ()
+    asked = tuple(each for each in asked if each.question.file not in forgiven)
+    deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
+    in_a_row = 0
+    trouble = "nobody answered"
+    while in_a_row < target.verify.replies:
+        fault = _ask_once(context.door, target, release, asked[in_a_row % len(asked)] if asked else None)
+        if fault is None:
+            in_a_row += 1
+            continue
+        in_a_row, trouble = 0, fault
+        if context.clock.now() > deadline:
+            return _failed(release, state, target, trouble, context)
+        context.clock.sleep(POLL_SECONDS)
+    undone = state.release(release.undoes).pair if release.undoes is not None else None
+    quarantine = guilty(undone, release.pair) if undone is not None else ()
+    return Live(**context.stamp(), release=release.number, replies=in_a_row, quarantine=quarantine)
+
+
+def _ask_once(door: Door, target: Target, release: Release, asked: Asked | None) -> str | None:
+    """Return what is wrong with one reply through the public door, None if nothing is."""
+    try:
+        if asked is None:
+            answered_by = door.version(target.public_url).release
+        else:
+            answer = door.ask(target.public_url, asked.photo)
+            answered_by = answer.release
+            if answered_by == release.name and not is_right(asked.question, answer.predictions):
+                best = f"{answer.predictions[0][0]} {answer.predictions[0][1]:.2f}" if answer.predictions else "nothing"
+                return f"{asked.question.file} should be {asked.question.expected}, and is answered {best}"
+    except Retryable as error:
+        return str(error)
+    if answered_by != release.name:
+        return f"{answered_by or 'a release without a name'} answers where {release.name} should"
+    return None
+
+
+def _failed(release: Release, state: State, target: Target, trouble: str, context: Context) -> Failed:
+    message = f"not verified at {target.public_url} within {target.verify.within_seconds:.0f} s: {trouble}"
+    return Failed(
+        **context.stamp(),
+        release=release.number,
+        stage="verify",
+        reason="VerifyFailed",
+        message=message,
+        quarantine=() if release.is_rollback else guilty(release.pair, state.serving.pair if state.serving else None),
+    )
