@@ -88,23 +88,25 @@ folders = st.lists(st.sampled_from(["a", "b", "ü" * 60, "c" * 90]), max_size=3)
 paths = st.builds(lambda parents, name: "/".join([*parents, "f" + name]), folders, names)
 
 
-@given(st.dictionaries(paths, st.binary(max_size=1500), max_size=6), st.integers(1, 700), st.data())
+breaks = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=4)
+
+
+@given(st.dictionaries(paths, st.binary(max_size=1500), max_size=6), st.integers(1, 700), breaks)
 def test_any_files_come_back_whole_however_often_the_upload_broke(
-    files: dict[str, bytes], chunk: int, data: st.DataObject
+    files: dict[str, bytes], chunk: int, breaks: list[tuple[float, float]]
 ) -> None:
     if any(other.startswith(path + "/") for path in files for other in files):
         return
     layer = reader(files, chunk)
     stored = b""  # what the registry has
-    while len(stored) < layer.size:
+    for broken_at, kept in breaks:
         sent = stored
-        stop = data.draw(st.integers(len(stored), layer.size))
         for piece in layer.open_at(len(stored)):
-            sent += piece
-            if len(sent) > stop:
+            if len(sent) > broken_at * layer.size:
                 break
-        kept = data.draw(st.integers(len(stored), len(sent)))
-        stored = sent if len(sent) == layer.size else sent[:kept]
+            sent += piece
+        stored = sent[: len(stored) + int((len(sent) - len(stored)) * kept)]
+    stored += b"".join(layer.open_at(len(stored)))
     assert layer.digest == "sha256:" + hashlib.sha256(stored).hexdigest()
     with tarfile.open(fileobj=io.BytesIO(stored)) as tar:
         found = {m.name.removeprefix("model/"): tar.extractfile(m) for m in tar.getmembers() if m.isreg()}
