@@ -120,7 +120,7 @@ class Cluster(Protocol):
         """Delete this very pod, if it is still there; Conflict if another one has its name by now."""
         ...
 
-    def ask_pod(
+    def ask_pod(  # noqa: PLR0917 - where, then what, in the order HTTP says it
         self,
         namespace: str,
         pod: str,

@@ -206,15 +206,18 @@ def classify_fence(current: int | None, mine: int) -> Standing:
 
 
 def adopt_patch(deployment: DeploymentView) -> list[Operation]:
-    """Return the patch that puts a Deployment under the fence: fence 0, and the maps that later patches write into.
+    """Return the patch that puts a Deployment under the fence, at 0.
 
-    It tests the resourceVersion, because a JSON Patch cannot test that something is absent.
+    It tests the resourceVersion, because a JSON Patch cannot test that something is absent. The template is not
+    touched: the API server would not keep an empty map of annotations.
     """
-    operations = [_test("/metadata/uid", deployment.uid), *_add_maps(deployment)]
-    if len(operations) == 1:
-        operations.append(_test("/metadata/resourceVersion", deployment.resource_version))
-    operations.append(_add(f"/metadata/annotations/{_escape(FENCE)}", "0"))
-    return operations
+    operations = [
+        _test("/metadata/uid", deployment.uid),
+        _test("/metadata/resourceVersion", deployment.resource_version),
+    ]
+    if deployment.annotations is None:
+        operations.append(_add("/metadata/annotations", {}))
+    return [*operations, _add(f"/metadata/annotations/{_escape(FENCE)}", "0")]
 
 
 def fence_patch(
@@ -243,7 +246,7 @@ def fence_patch(
         _test("/metadata/uid", deployment.uid),
         _test(f"/metadata/annotations/{_escape(FENCE)}", str(expected_fence)),
         _test(f"{spot}/name", container),
-        *_add_maps(deployment),
+        *_add_template_annotations(deployment),
         _replace(f"/metadata/annotations/{_escape(FENCE)}", str(new_fence)),
         _replace(f"{spot}/image", image),
         _add(f"{annotations}/{_escape(PAIR)}", pair),
@@ -268,16 +271,16 @@ def _must_rise(expected: int, new: int) -> None:
         raise Invalid(f"the fence must rise: {new} does not outrank {expected}")
 
 
-def _add_maps(deployment: DeploymentView) -> list[Operation]:
-    """Return what creates missing annotation maps, guarded so that it cannot empty one that came since."""
-    missing = []
-    if deployment.annotations is None:
-        missing.append(_add("/metadata/annotations", {}))
-    if deployment.template_annotations is None:
-        if "metadata" not in deployment.template:
-            missing.append(_add("/spec/template/metadata", {}))
-        missing.append(_add("/spec/template/metadata/annotations", {}))
-    return [_test("/metadata/resourceVersion", deployment.resource_version), *missing] if missing else []
+def _add_template_annotations(deployment: DeploymentView) -> list[Operation]:
+    """Return what creates the template's annotations if it has none, guarded so that it never empties them."""
+    if deployment.template_annotations is not None:
+        return []
+    path = "/spec/template/metadata"
+    return [
+        _test("/metadata/resourceVersion", deployment.resource_version),
+        *([] if "metadata" in deployment.template else [_add(path, {})]),
+        _add(f"{path}/annotations", {}),
+    ]
 
 
 def _test(path: str, value: object) -> Operation:

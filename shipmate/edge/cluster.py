@@ -179,7 +179,7 @@ class Cluster:
         except NotFound:
             return
 
-    def ask_pod(
+    def ask_pod(  # noqa: PLR0917 - where, then what, in the order HTTP says it
         self,
         namespace: str,
         pod: str,
@@ -280,7 +280,10 @@ def _error(
     status: int, headers: Mapping[str, str], what: str, trouble: Mapping[str, Any], *, writes: bool
 ) -> ShipmateError:
     """Return the error that names the caller's next move for a reply of the API server."""
-    message = f"{what}: {trouble.get('message') or status}"
+    words = str(trouble.get("message") or status)
+    if len(words) > 1000:  # a refused patch quotes the whole object before it says what is wrong
+        words = f"{words[:200]} … {words[-500:]}"
+    message = f"{what}: {words}"
     after = headers.get("retry-after", "")
     if status == 404:
         return NotFound(message)
