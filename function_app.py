@@ -1,0 +1,9 @@
+"""The Function App: registers the triggers, nothing else. The Functions Python v2 model wants it at the root."""
+
+import azure.functions as func
+
+from functions import advance, image_pushed, model_published, releases, sweep
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+for trigger in (model_published, image_pushed, advance, sweep, releases):
+    app.register_functions(trigger.blueprint)

@@ -1,0 +1,16 @@
+"""Event Grid: Microsoft.ContainerRegistry.ImagePushed. An app image was pushed, perhaps."""
+
+import azure.functions as func
+
+from functions.events import raw_event
+from shipmate import wiring
+from shipmate.core.events import parse_event
+
+blueprint = func.Blueprint()
+
+
+@blueprint.function_name("image_pushed")
+@blueprint.event_grid_trigger(arg_name="event")
+def image_pushed(event: func.EventGridEvent) -> None:
+    """Take the event in; an error makes Event Grid deliver it again."""
+    wiring.pipeline().intake(parse_event(raw_event(event)))

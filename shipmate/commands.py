@@ -1,0 +1,336 @@
+"""What people ask of a target: release, roll back, hold, resume; and what they are shown.
+
+Called by the HTTP triggers. Each command is recorded in the target's ledger with its author and reason before it is
+answered; what becomes of it is the pipeline's work. A command that repeats an idempotency key changes nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from shipmate.core import plan
+from shipmate.core.history import ReleaseHistory, release_history
+from shipmate.core.ledger import (
+    AnyEntry,
+    AppHalf,
+    HoldSet,
+    IllegalStep,
+    ModelHalf,
+    Release,
+    Requested,
+    Resumed,
+    RollbackRequested,
+    State,
+)
+from shipmate.core.refs import Digest, Pair
+from shipmate.core.rollout import adopt_patch, raise_fence_patch
+from shipmate.core.targets import Target
+from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from shipmate.pipeline import Pipeline
+from shipmate.stages.context import Stamp
+from shipmate.stages.rollout import fence_in_cluster
+
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+Author = Annotated[str, Meta(min_length=1, max_length=200)]
+ReleaseName = Annotated[str, Meta(pattern=r"^r-[1-9][0-9]{0,9}$")]
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    reason: Reason
+    author: Author | None = None  # taken only where no sign-in says who asks
+    if_live: ReleaseName | None = None
+    dry_run: bool = False
+
+
+class ReleaseBody(_Body, frozen=True, kw_only=True):
+    """The body of a manual release: an earlier release's pair, a pair by digests, or neither for the newest pair."""
+
+    release: ReleaseName | None = None
+    app: Digest | None = None
+    model: Digest | None = None
+
+
+class RollbackBody(_Body, frozen=True, kw_only=True):
+    """The body of a rollback: to a release that was live before, or to the last good one before the present."""
+
+    to: ReleaseName | None = None
+
+
+class HoldBody(_Body, frozen=True, kw_only=True):
+    """The body of a hold, and of a resume."""
+
+
+type Decide = Callable[[State], tuple[list[AnyEntry], str]]
+"""From the state just read: the entries that record a command, and what it will come to, in words."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command came to. `accepted` says that it is on record, never that it is done."""
+
+    accepted: bool
+    message: str
+    request: str
+    target: str
+    release: str | None = None  # once one was planned for it
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a target stands, in words and in numbers."""
+
+    target: str
+    serving: Release | None
+    active: Release | None
+    hold: str | None
+    next: str  # what happens next, or why nothing does
+    app_head: str | None
+    model_head: str | None
+    quarantined: tuple[str, ...]
+    public_url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """The commands and views, over the same ports as the pipeline."""
+
+    pipeline: Pipeline
+
+    def release(self, name: str, request: str, author: str, body: ReleaseBody) -> Answer:
+        """Ask for a release. Raises NotFound, Invalid, Conflict with what stands in the way, Retryable, Ambiguous."""
+        target = self.pipeline.target(name)
+
+        def decide(state: State) -> tuple[list[AnyEntry], str]:
+            pair = _wanted(state, body)
+            newest = plan.newest_pair(state)[0]
+            chosen = pair or newest
+            if chosen is None:
+                raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, None).message}")
+            if state.is_quarantined(chosen):
+                raise Conflict("this pair, or a half of it, is quarantined: publish a newer half")
+            if state.serving is not None and state.serving.pair == chosen:
+                raise Conflict(f"{state.serving.name} is live with this pair already")
+            entries: list[AnyEntry] = []
+            if state.hold is not None:
+                if chosen != newest:
+                    raise Conflict(f"a hold by {state.hold.author} is in force: resume first ({state.hold.reason})")
+                entries.append(
+                    Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
+                )
+            entries.append(Requested(**self._stamp(), request=request, author=author, reason=body.reason, pair=pair))
+            return (
+                entries,
+                f"releases app {_version(state.app(chosen.app))} with model {_version(state.model(chosen.model))}",
+            )
+
+        return self._command(target, request, body, decide)
+
+    def rollback(self, name: str, request: str, author: str, body: RollbackBody) -> Answer:
+        """Ask to go back to an earlier release. Raises as `release` does."""
+        target = self.pipeline.target(name)
+
+        def decide(state: State) -> tuple[list[AnyEntry], str]:
+            back_to = _rollback_target(state, body)
+            entry = RollbackRequested(
+                **self._stamp(), request=request, author=author, reason=body.reason, to=back_to.number
+            )
+            return [entry], (
+                f"rolls back to the pair of {back_to.name} (app {back_to.app_version}, model {back_to.model_version}) "
+                "without a build, and holds the target there"
+            )
+
+        return self._command(target, request, body, decide)
+
+    def hold(self, name: str, request: str, author: str, body: HoldBody) -> Answer:
+        """Hold a target. When this returns, no rollout that was intended before can be patched in any more."""
+        target = self.pipeline.target(name)
+        in_cluster = fence_in_cluster(target, self.pipeline.context.cluster)
+
+        def decide(state: State) -> tuple[list[AnyEntry], str]:
+            if state.hold is not None:
+                raise Conflict(f"{name} is held already by {state.hold.author}: {state.hold.reason}")
+            fence = max(state.fence, in_cluster) + 1
+            entry = HoldSet(**self._stamp(), request=request, author=author, reason=body.reason, fence=fence)
+            return [entry], "nothing new ships until somebody resumes"
+
+        answer = self._command(target, request, body, decide)
+        if answer.accepted:
+            self._raise_fence(target)
+        return answer
+
+    def resume(self, name: str, request: str, author: str, body: HoldBody) -> Answer:
+        """Lift the hold. Raises as `release` does."""
+        target = self.pipeline.target(name)
+
+        def decide(state: State) -> tuple[list[AnyEntry], str]:
+            if state.hold is None:
+                raise Conflict(f"{name} is not held")
+            entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
+            return [entry], self._next(target, msgspec.structs.replace(state, hold=None))
+
+        return self._command(target, request, body, decide)
+
+    # -- views
+
+    def status(self, name: str) -> Status:
+        """Return where a target stands. Raises NotFound, Retryable."""
+        target = self.pipeline.target(name)
+        state = self.pipeline.ledgers.read(name).state
+        return Status(
+            target=name,
+            serving=state.serving,
+            active=state.active,
+            hold=f"{state.hold.author}: {state.hold.reason}" if state.hold is not None else None,
+            next=self._next(target, state),
+            app_head=state.apps[-1].version if state.apps else None,
+            model_head=state.models[-1].version if state.models else None,
+            quarantined=tuple(sorted(state.quarantine)),
+            public_url=target.public_url,
+        )
+
+    def statuses(self) -> tuple[Status, ...]:
+        """Return where every target stands."""
+        return tuple(self.status(name) for name in self.pipeline.targets)
+
+    def releases(self, name: str) -> tuple[Release, ...]:
+        """Return a target's releases, newest first."""
+        self.pipeline.target(name)
+        return self.pipeline.ledgers.read(name).state.releases[::-1]
+
+    def history(self, name: str, release: str) -> ReleaseHistory:
+        """Return all that is on record about a release. Raises NotFound."""
+        self.pipeline.target(name)
+        found = _release(self.pipeline.ledgers.read(name).state, release)
+        return release_history(found, self.pipeline.ledgers.history(name))
+
+    def request(self, name: str, request: str) -> Answer:
+        """Return what became of a command. Raises NotFound."""
+        self.pipeline.target(name)
+        state = self.pipeline.ledgers.read(name).state
+        if request not in state.requests:
+            raise NotFound(f"{name} knows no request {request[:60]!r}")
+        number = state.requests[request]
+        planned = state.release(number) if number is not None else None
+        message = (
+            f"{planned.name} is {planned.phase}" if planned is not None else "recorded; no release was planned for it"
+        )
+        release = planned.name if planned is not None else None
+        return Answer(accepted=True, message=message, request=request, target=name, release=release)
+
+    # -- pieces
+
+    def _command(self, target: Target, request: str, body: _Body, decide: Decide) -> Answer:
+        while True:
+            reading = self.pipeline.ledgers.read(target.name)
+            if request in reading.state.requests:
+                return self.request(target.name, request)
+            _check_live(reading.state, body)
+            entries, message = decide(reading.state)
+            if body.dry_run:
+                return Answer(accepted=False, message=f"would be taken: {message}", request=request, target=target.name)
+            try:
+                self.pipeline.ledgers.append(target.name, reading, entries)
+            except Conflict:
+                continue
+            self.pipeline.queue.enqueue(target.name)
+            return Answer(accepted=True, message=message, request=request, target=target.name)
+
+    def _raise_fence(self, target: Target) -> None:
+        """Bring the Deployment's fence up to the ledger's. Raises Retryable if the Deployment keeps changing."""
+        where, cluster = target.deployment, self.pipeline.context.cluster
+        for _ in range(5):
+            fence = self.pipeline.ledgers.read(target.name).state.fence
+            view = cluster.deployment(where.namespace, where.name)
+            if view.fence is not None and view.fence >= fence:
+                return
+            patch = adopt_patch(view)
+            if view.fence is not None:
+                patch = raise_fence_patch(view, expected_fence=view.fence, new_fence=fence)
+            try:
+                cluster.patch_deployment(where.namespace, where.name, patch)
+            except Conflict:
+                continue
+        raise Retryable(
+            "the hold is on record, but the Deployment changes faster than its fence can be raised; ask again"
+        )
+
+    def _next(self, target: Target, state: State) -> str:
+        """Return in words what happens next to a target in this state."""
+        context = self.pipeline.context
+        step = plan.decide(state, target, context.clock.now(), context.worker, self.pipeline.stalled_seconds)
+        match step:
+            case plan.Idle(_, message):
+                return message
+            case plan.Wait(until, reason):
+                return f"waits until {until:%H:%M:%S} UTC: {reason}"
+            case plan.Plan(pair, _, _, reason):
+                versions = f"app {_version(state.app(pair.app))} with model {_version(state.model(pair.model))}"
+                return f"releases {versions}: {reason}"
+            case plan.WaitForPartner(_, _, message) | plan.Supersede(_, message):
+                return message
+            case plan.Resolve():
+                return "reads what was published"
+            case _:
+                return f"{type(step).__name__.lower()}: {step.release.name}"
+
+    def _stamp(self) -> Stamp:
+        return self.pipeline.context.stamp()
+
+
+def _wanted(state: State, body: ReleaseBody) -> Pair | None:
+    """Return the pair that a body asks for, None for the newest. Raises Invalid, NotFound."""
+    if body.release is not None:
+        if body.app is not None or body.model is not None:
+            raise Invalid("give either release, or app and model, or none of them for the newest pair")
+        return _release(state, body.release).pair
+    if body.app is None and body.model is None:
+        return None
+    app, model = body.app or _head(state.apps, "app"), body.model or _head(state.models, "model")
+    if state.app(app) is None:
+        raise NotFound(f"no app image with digest {app} was published")
+    if state.model(model) is None:
+        raise NotFound(f"no model with digest {model} was published")
+    return Pair(app, model)
+
+
+def _head(halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Digest:
+    if not halves:
+        raise Conflict(f"no {what} was published yet")
+    return halves[-1].digest
+
+
+def _release(state: State, name: str) -> Release:
+    try:
+        return state.release(int(name.removeprefix("r-")))
+    except (ValueError, IllegalStep):
+        raise NotFound(f"there is no release {name[:20]!r}; see the list of releases") from None
+
+
+def _rollback_target(state: State, body: RollbackBody) -> Release:
+    if state.serving is None:
+        raise Conflict("nothing is live yet: there is nothing to roll back")
+    if body.to is not None:
+        wanted = _release(state, body.to)
+        if not wanted.was_live or wanted.image is None:
+            raise Conflict(f"{wanted.name} was never live: release it instead, so that it passes its gate")
+        if wanted.pair == state.serving.pair and state.active is None:
+            raise Conflict(f"{state.serving.name} is live with this pair already")
+        return wanted
+    for number in reversed(state.verified):
+        good = state.release(number)
+        if good.pair != state.serving.pair and not state.is_quarantined(good.pair):
+            return good
+    raise Conflict("no other release was live before: there is nothing to go back to")
+
+
+def _check_live(state: State, body: _Body) -> None:
+    if body.if_live is None:
+        return
+    live = state.serving.name if state.serving is not None else "nothing"
+    if live != body.if_live:
+        raise Conflict(f"you asked for this while {body.if_live} is live, and {live} is; look again, then decide")
+
+
+def _version(half: AppHalf | ModelHalf | None) -> str:
+    return half.version if half is not None else "unknown"

@@ -1,0 +1,81 @@
+"""The composition root: settings in, a pipeline with its real ports out. Called by the triggers; nothing else is.
+
+Connections are made once a process and shared by its threads. Each call gets a worker name of its own, so that two
+invocations in one process are two workers to the ledger.
+"""
+
+import dataclasses
+import os
+from functools import cache
+
+from azure.identity import DefaultAzureCredential
+from azure.storage.blob import BlobServiceClient
+from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+
+from shipmate.commands import Commands
+from shipmate.core.intake import Sources
+from shipmate.edge.blobs import BlobModels
+from shipmate.edge.clock import SystemClock
+from shipmate.edge.cluster import Cluster
+from shipmate.edge.ledger_store import LedgerStore
+from shipmate.edge.probe import Door
+from shipmate.edge.queue import StorageQueue
+from shipmate.edge.registry import Registry
+from shipmate.pipeline import Pipeline
+from shipmate.settings import Settings, read_settings, read_targets
+from shipmate.stages.context import Context
+
+
+def pipeline() -> Pipeline:
+    """Return a pipeline for one invocation. Raises Invalid if the settings or the targets file are wrong."""
+    shared = _shared()
+    instance = (os.environ.get("WEBSITE_INSTANCE_ID") or f"pid{os.getpid()}")[:12]
+    worker = f"{instance}-{shared.context.clock.new_id()[:8]}"
+    return dataclasses.replace(shared, context=dataclasses.replace(shared.context, worker=worker))
+
+
+def commands() -> Commands:
+    """Return the commands for one invocation. Raises Invalid if the settings or the targets file are wrong."""
+    return Commands(pipeline())
+
+
+@cache
+def _shared() -> Pipeline:
+    return compose(read_settings(os.environ))
+
+
+def compose(settings: Settings) -> Pipeline:
+    """Return a pipeline over the real ports that some settings name."""
+    service = _blob_service(settings.storage)
+    ledgers = LedgerStore(service, settings.ledger_container)
+    ledgers.create_container()
+    host = settings.registry.partition("://")[2]
+    return Pipeline(
+        targets=read_targets(settings.targets),
+        sources=Sources(settings.account, settings.registry_name),
+        ledgers=ledgers,
+        queue=StorageQueue(_queue_client(settings.queue_storage, settings.queue)),
+        context=Context(
+            registry=Registry(settings.registry),
+            models=BlobModels(service),
+            cluster=Cluster.connect(settings.cluster, registry=host),
+            door=Door(),
+            clock=SystemClock(),
+            worker="",
+        ),
+        stalled_seconds=settings.stalled_seconds,
+    )
+
+
+def _blob_service(storage: str) -> BlobServiceClient:
+    if storage.startswith(("http://", "https://")):
+        return BlobServiceClient(storage, credential=DefaultAzureCredential())
+    return BlobServiceClient.from_connection_string(storage)
+
+
+def _queue_client(storage: str, name: str) -> QueueClient:
+    policy = TextBase64EncodePolicy()
+    if storage.startswith(("http://", "https://")):
+        credential = DefaultAzureCredential()
+        return QueueClient(storage, name, credential=credential, message_encode_policy=policy)
+    return QueueClient.from_connection_string(storage, name, message_encode_policy=policy)
