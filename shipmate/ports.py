@@ -12,7 +12,9 @@ from typing import Protocol
 import msgspec
 
 from shipmate.core.answers import Answer, Version
+from shipmate.core.image import Descriptor
 from shipmate.core.ledger import AnyEntry, State
+from shipmate.core.refs import Digest
 from shipmate.core.rollout import DeploymentView, Object, Operation, PodView
 
 # -- ledger, queue, clock ------------------------------------------------------------------------------------------
@@ -148,4 +150,119 @@ class Door(Protocol):
 
     def version(self, url: str) -> Version:
         """Return which pair answers now. Raises Retryable."""
+        ...
+
+
+# -- registry ------------------------------------------------------------------------------------------------------
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A manifest or index, as the registry keeps it."""
+
+    data: bytes
+    media_type: str
+    digest: Digest
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What bringing blobs into a repository took, in bytes."""
+
+    reused: int = 0  # were there
+    mounted: int = 0  # the registry linked them from another repository
+    uploaded: int = 0  # had to be sent
+
+
+class Readable(Protocol):
+    """Something to upload: of known size, it can be read again from any offset that was reached, and it hashes itself.
+
+    Reading it may raise Rejected: then nothing of it is published.
+    """
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        ...
+
+    @property
+    def digest(self) -> Digest:
+        """The digest, known once all was read."""
+        ...
+
+    def open_at(self, offset: int) -> Iterator[bytes]:
+        """Yield the bytes from an offset to the end."""
+        ...
+
+
+class Registry(Protocol):
+    """The container registry. Every method raises Retryable and NotAllowed; what is read is checked by its digest."""
+
+    @property
+    def name(self) -> str:
+        """The registry as image references spell it: `host` or `host:port`."""
+        ...
+
+    def resolve(self, repository: str, reference: str) -> Descriptor:
+        """Return what a tag or digest points to. Raises NotFound."""
+        ...
+
+    def get_manifest(self, repository: str, reference: str) -> Manifest:
+        """Return a manifest or index by tag or digest. Raises NotFound."""
+        ...
+
+    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
+        """Store a manifest, byte for byte, whose blobs are there; repeating it is harmless."""
+        ...
+
+    def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
+        """Return a small blob. Raises NotFound, and Rejected (BlobTooLarge) above the limit in bytes."""
+        ...
+
+    def has_blob(self, repository: str, digest: Digest) -> bool:
+        """Return whether the repository holds a blob."""
+        ...
+
+    def copy_blobs(self, repository: str, blobs: Sequence[Descriptor], *, source: str) -> Copied:
+        """Have blobs of another repository in this one: linked by the registry if it can, else copied."""
+        ...
+
+    def upload(self, repository: str, content: Readable) -> Digest:
+        """Store a blob of any size while it is read; goes on at the registry's offset when the connection breaks.
+
+        Whatever `content` raises cancels the upload and is raised on.
+        """
+        ...
+
+
+# -- models --------------------------------------------------------------------------------------------------------
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """A blob of the model storage."""
+
+    path: str
+    size: int
+    etag: str
+    modified_at: datetime
+
+
+class Models(Protocol):
+    """The model storage. Every method raises Retryable and NotAllowed.
+
+    With an etag, what was overwritten since raises Conflict.
+    """
+
+    def properties(self, container: str, path: str) -> Blob:
+        """Return what the storage knows about a blob. Raises NotFound."""
+        ...
+
+    def read_manifest(self, container: str, path: str, etag: str | None = None) -> bytes:
+        """Return a whole manifest. Raises NotFound, and Rejected (ManifestUnreadable) if it is too large to be one."""
+        ...
+
+    def open(self, container: str, path: str, *, offset: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """Yield a blob from an offset to its end, a few MiB at a time. Raises NotFound."""
+        ...
+
+    def list(self, container: str, prefix: str) -> Iterator[Blob]:
+        """Yield the blobs whose path begins so, in any order. Raises NotFound if there is no such container."""
         ...
