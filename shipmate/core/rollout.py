@@ -148,6 +148,11 @@ class PodView(msgspec.Struct, frozen=True):
         """The key of the pair that the pod was made for."""
         return self.annotations.get(PAIR)
 
+    @property
+    def release(self) -> str | None:
+        """The name of the release that the pod was made for."""
+        return self.annotations.get(RELEASE)
+
 
 class Progressing(msgspec.Struct, frozen=True, tag="progressing"):
     """The rollout moves, or waits for something that may still come."""

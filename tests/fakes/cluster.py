@@ -26,7 +26,20 @@ from shipmate.core.rollout import (
 from shipmate.errors import Conflict, Invalid, NotAllowed, NotFound, Retryable
 
 type Reply = tuple[int, dict[str, str], bytes]
-type Answering = Callable[[PodView, int, str, str, bytes | None, Mapping[str, str]], Reply]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A question to a pod. Header names are lower-case."""
+
+    pod: PodView
+    port: int
+    method: str
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+type Answering = Callable[[Asked], Reply]
 
 
 class Patched(msgspec.Struct, frozen=True):
@@ -37,12 +50,11 @@ class Patched(msgspec.Struct, frozen=True):
     after: DeploymentView
 
 
-def echo(pod: PodView, port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Reply:
-    """Answer with what was sent; `/status/N` with the status N."""
-    status = int(path.rpartition("/")[2]) if path.startswith("/status/") else 200
-    sent = {key.lower(): value for key, value in headers.items()}
-    kind = sent.get("content-type", "application/octet-stream")
-    return status, {"content-type": kind, "x-method": method, "x-pod": pod.name}, body or b""
+def echo(asked: Asked) -> Reply:
+    """Answer with what was sent, as the echo image of the contract suite does; `/status/N` with the status N."""
+    status = int(asked.path.rpartition("/")[2]) if asked.path.startswith("/status/") else 200
+    kind = asked.headers.get("content-type", "application/octet-stream")
+    return status, {"content-type": kind, "x-method": asked.method, "x-release": asked.pod.release or ""}, asked.body
 
 
 class FakeCluster:
@@ -149,7 +161,7 @@ class FakeCluster:
         self.deleted.append(view_pod(self._pods.pop((namespace, name))))
         self._fault("delete_gate_pod", "after")
 
-    def ask_pod(
+    def ask_pod(  # noqa: PLR0917 - as the port has it
         self,
         namespace: str,
         pod: str,
@@ -165,7 +177,8 @@ class FakeCluster:
         view = view_pod(self._pod(namespace, pod))
         if view.phase != "Running":
             raise Retryable(f"pod {namespace}/{pod} has no address yet")
-        return self.answering(view, port, method, path, body, headers or {})
+        sent = {key.lower(): value for key, value in (headers or {}).items()}
+        return self.answering(Asked(view, port, method, path, body or b"", sent))
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -243,8 +256,8 @@ class FakeCluster:
         mine = [raw for raw in self._pods.values() if self._owns(deployment, raw)]
         new = [raw for raw in mine if raw["metadata"]["template"] == spec["template"]]
         old = [raw for raw in mine if raw["metadata"]["template"] != spec["template"]]
-        moved = any([self._start(raw) for raw in new])
-        if not moved and not spec.get("paused"):
+        moved = sum(self._start(raw) for raw in new)  # every one of them, so not any()
+        if moved == 0 and not spec.get("paused"):
             ready = sum(view_pod(raw).ready for raw in new)
             if len(new) < wanted and len(mine) <= wanted:
                 name = f"{metadata['name']}-{self._new_version()}"
