@@ -11,8 +11,8 @@ from shipmate.errors import Invalid
 def raw_event(event: func.EventGridEvent | func.CloudEvent) -> RawEvent:
     """Return the event in Shipmate's form.
 
-    A CloudEvent arrives as `CloudEvent` even where the parameter says EventGridEvent, with `type`, `source` and `time` in
-    place of `event_type`, `topic` and `event_time`. Raises Invalid if a field that each schema needs is missing.
+    A CloudEvent arrives as `CloudEvent` even where the parameter says EventGridEvent, with `type`, `source` and `time`
+    in place of `event_type`, `topic` and `event_time`. Raises Invalid if a field that each schema needs is missing.
     """
     if isinstance(event, func.CloudEvent):
         kind, topic, occurred_at = event.type, event.source, event.time

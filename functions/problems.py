@@ -7,6 +7,7 @@ from typing import Any
 import azure.functions as func
 import msgspec
 
+from shipmate.commands import Answer
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 
 _STATUS: dict[type[ShipmateError], HTTPStatus] = {
@@ -20,15 +21,16 @@ _STATUS: dict[type[ShipmateError], HTTPStatus] = {
 MAX_BODY_BYTES = 64 * 1024
 
 
-def answered(
-    make: Callable[[], Any], status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
-) -> func.HttpResponse:
-    """Return what `make` returns as JSON, or the problem it raised."""
+def answered(make: Callable[[], Any], headers: dict[str, str] | None = None) -> func.HttpResponse:
+    """Return what `make` returns as JSON, or the problem it raised; 202 for a command that was taken."""
     try:
-        body = msgspec.json.encode(make())
+        made = make()
     except ShipmateError as error:
         return _problem(error)
-    return func.HttpResponse(body, status_code=status.value, mimetype="application/json", headers=headers)
+    status = HTTPStatus.ACCEPTED if isinstance(made, Answer) and made.accepted else HTTPStatus.OK
+    return func.HttpResponse(
+        msgspec.json.encode(made), status_code=status.value, mimetype="application/json", headers=headers
+    )
 
 
 def read_body[Body: msgspec.Struct](request: func.HttpRequest, kind: type[Body]) -> Body:

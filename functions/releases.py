@@ -3,7 +3,6 @@
 import re
 import uuid
 from collections.abc import Callable
-from http import HTTPStatus
 
 import azure.functions as func
 
@@ -92,15 +91,12 @@ def _command[Body: (ReleaseBody, RollbackBody, HoldBody)](
         body = read_body(req, kind)
         return verb(wiring.commands())(name, key, _author(req, body.author), body)
 
-    response = answered(run, HTTPStatus.ACCEPTED, {"Location": f"/api/targets/{name}/requests/{key}"})
-    if response.status_code == HTTPStatus.ACCEPTED and b'"accepted":false' in response.get_body():
-        response.status_code = HTTPStatus.OK.value
-    return response
+    return answered(run, {"Location": f"/api/targets/{name}/requests/{key}"})
 
 
 def _author(req: func.HttpRequest, named: str | None) -> str:
     """Return who asks: the person who signed in (App Service authentication), else whom the body names."""
-    signed_in = req.headers.get("x-ms-client-principal-name")
+    signed_in: str | None = req.headers.get("x-ms-client-principal-name")
     if signed_in:
         return signed_in
     if named:

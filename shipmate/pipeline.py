@@ -291,11 +291,11 @@ class Pipeline:
         )
 
     def _newest_model(self, target: Target) -> ModelPublished | None:
-        found = [
-            blob
-            for blob in self.context.models.list(target.model.container, f"{target.model.name}/")
-            if rules.version_of(target.model, blob.path) is not None
-        ]
+        try:
+            blobs = list(self.context.models.list(target.model.container, f"{target.model.name}/"))
+        except NotFound:
+            return None
+        found = [blob for blob in blobs if rules.version_of(target.model, blob.path) is not None]
         if not found:
             return None
         newest = max(found, key=lambda blob: (blob.modified_at, blob.path))

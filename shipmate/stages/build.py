@@ -1,0 +1,41 @@
+"""Build: the release image of a pair, in the registry. A rollback builds nothing: it makes sure its image is there."""
+
+from shipmate.core.ledger import Built, CostSheet, Failed, Release, State
+from shipmate.core.targets import Target
+from shipmate.errors import NotFound, Rejected
+from shipmate.stages.context import Context
+from shipmate.stages.graft import ModelFolder, graft
+from shipmate.stages.resolve import model_manifest
+
+
+def build(release: Release, target: Target, state: State, context: Context) -> Built | Failed:
+    """Return what the build came to. Raises Rejected if a half cannot be released, Retryable, NotAllowed."""
+    if release.is_rollback and release.image is not None:
+        return _found(release, target, context)
+    half = state.model(release.pair.model)
+    if half is None:
+        raise Rejected("Gone", "the model is so old that the ledger forgot where it is; publish it again")
+    folder = half.path.rpartition("/")[0]
+    made = graft(
+        context.registry,
+        context.models,
+        pair=release.pair,
+        app_repository=target.app.repository,
+        release_repository=target.release.repository,
+        model=model_manifest(half, target.model, context.models),
+        folder=ModelFolder(half.container, folder),
+        known_layers=state.layers,
+    )
+    return Built(**context.stamp(), release=release.number, image=made.image, layers=made.layers, cost=made.cost)
+
+
+def _found(release: Release, target: Target, context: Context) -> Built | Failed:
+    """Return the rollback's image as built, or Failed if it is gone from the registry."""
+    if release.image is None:
+        raise AssertionError(release)
+    try:
+        size = context.registry.resolve(target.release.repository, release.image).size
+    except NotFound:
+        message = f"{target.release.repository}@{release.image} is gone from the registry: roll back to another release"
+        return Failed(**context.stamp(), release=release.number, stage="build", reason="ImageGone", message=message)
+    return Built(**context.stamp(), release=release.number, image=release.image, cost=CostSheet(reused=size))
