@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from shipmate.core import intake as rules
 from shipmate.core import plan
-from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished
+from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fold import examined
 from shipmate.core.ledger import (
     AnyEntry,
@@ -299,9 +299,10 @@ class Pipeline:
         if not found:
             return None
         newest = max(found, key=lambda blob: (blob.modified_at, blob.path))
-        event_id = f"sweep:{target.model.container}/{newest.path}@{newest.etag}"
+        etag = normalise_etag(newest.etag)
+        event_id = f"sweep:{target.model.container}/{newest.path}@{etag}"
         return ModelPublished(
-            event_id, self.sources.account, target.model.container, newest.path, newest.etag, None, newest.modified_at
+            event_id, self.sources.account, target.model.container, newest.path, etag, None, newest.modified_at
         )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 
 from shipmate.core import intake
-from shipmate.core.events import ImagePushed, ModelPublished
+from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.ledger import AppHalf, ModelHalf, Resolved, Skipped, State
 from shipmate.core.manifest import ModelManifest, parse_manifest, single_file_manifest
 from shipmate.core.refs import Digest, hex_of, parse_digest
@@ -57,7 +57,7 @@ def _app(event: ImagePushed, target: Target, registry: Registry) -> AppHalf:
 def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:
     try:
         found = models.properties(event.container, event.path)
-        if event.etag is not None and event.etag != found.etag:
+        if event.etag is not None and event.etag != normalise_etag(found.etag):
             raise Rejected("Stale", f"{event.path} was overwritten since; versions are immutable, publish a new one")
         if target.model.file is not None:
             digest, version = _hashed(event, found.etag, models), intake.version_of(target.model, event.path) or ""
@@ -74,7 +74,7 @@ def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:
         version=version,
         contract=contract,
         published_at=found.modified_at,
-        etag=found.etag,
+        etag=normalise_etag(found.etag),
     )
 
 
