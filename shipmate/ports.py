@@ -241,7 +241,7 @@ class Blob(msgspec.Struct, frozen=True):
 
     path: str
     size: int
-    etag: str
+    etag: str  # without quotes
     modified_at: datetime
 
 

@@ -21,7 +21,7 @@ class FakeModels:
         """Upload a blob, which may overwrite one."""
         self._writes += 1
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._writes)
-        blob = Blob(path, len(data), f'"0x{self._writes:X}"', at)
+        blob = Blob(path, len(data), f"0x{self._writes:X}", at)
         self._containers.setdefault(container, {})[path] = (blob, data)
         return blob
 
@@ -41,7 +41,7 @@ class FakeModels:
         found = self._containers.get(container, {}).get(path)
         if found is None:
             raise NotFound(f"there is no blob {container}/{path}")
-        if etag is not None and etag.strip('"') != found[0].etag.strip('"'):
+        if etag is not None and etag != found[0].etag:
             raise Conflict(f"{container}/{path} was overwritten since")
         return found
 
