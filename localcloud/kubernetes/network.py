@@ -1,0 +1,173 @@
+"""The cluster's own piece of network: a bridge, routes and packet filter rules that keep every packet on this machine.
+
+- Fallback routes are laid first and taken away last: what no interface of ours claims is unreachable, and never
+  follows the machine's default route.
+- Between the bridge and any other interface nothing is forwarded, whatever the machine's `ip_forward` says; pods have
+  no default route, and may answer the machine but not call it.
+- What was set on the machine is remembered and set back.
+"""
+
+import ipaddress
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from localcloud.kubernetes.layout import BRIDGE, NETWORK, NODE_ADDRESS, POD_NETWORK, SERVICE_NETWORK
+from localcloud.processes import StartError
+
+FALLBACK_METRIC = "4278198272"
+"""Worse than any route a person or a DHCP client writes (they stay below 2^32 - 16 million)."""
+
+FORWARD_CHAIN = "SHIPMATE-FORWARD"
+INPUT_CHAIN = "SHIPMATE-INPUT"
+
+CHAINS = {
+    # chain: (the chain it is called from first, its rules)
+    FORWARD_CHAIN: (
+        "FORWARD",
+        (
+            ("-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"),
+            ("-i", BRIDGE, "-j", "DROP"),
+            ("-o", BRIDGE, "-j", "DROP"),
+        ),
+    ),
+    INPUT_CHAIN: (
+        "INPUT",
+        (
+            ("-i", BRIDGE, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"),
+            ("-i", BRIDGE, "-j", "REJECT"),
+        ),
+    ),
+}
+
+SYSCTLS_OF_KUBELET = (
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "kernel.keys.root_maxkeys",
+    "kernel.keys.root_maxbytes",
+)
+"""Kernel settings that the kubelet changes when it starts."""
+
+SYSCTLS_OF_PROXY = ("net.ipv4.conf.all.route_localnet", "net.ipv4.ip_forward")
+"""Kernel settings that kube-proxy and network plugins are known to change; ours are told not to, and it is checked."""
+
+
+def run(*command: str, stdin: str | None = None) -> str:
+    """Run a command of the machine and return its output; raise StartError with what it said if it fails."""
+    finished = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    if finished.returncode != 0:
+        raise StartError(f"`{' '.join(command)}` failed: {(finished.stderr or finished.stdout).strip()}")
+    return finished.stdout
+
+
+def succeeds(*command: str) -> bool:
+    """Return whether a command of the machine succeeds."""
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def check_free(network: str = NETWORK) -> None:
+    """Raise StartError if some route of the machine leads into the cluster's network."""
+    ours = ipaddress.ip_network(network)
+    for route in json.loads(run("ip", "-json", "-4", "route", "show", "table", "all")):
+        if route.get("dev") == BRIDGE or route.get("type") == "unreachable" or route["dst"] == "default":
+            continue
+        if ipaddress.ip_network(route["dst"]).overlaps(ours):
+            raise StartError(
+                f"the local Kubernetes needs the addresses {network}, but this machine already has a route to "
+                f"{route['dst']} by {route.get('dev', route.get('type'))}: disconnect that network (a VPN, another "
+                "cluster), or use a cluster of your own with `make demo CONTEXT=<kubeconfig context>`"
+            )
+
+
+def check_alone() -> None:
+    """Raise StartError if another Kubernetes keeps its packet filter rules in this network namespace."""
+    if "KUBE-SERVICES" in run("iptables", "-w", "-t", "nat", "-S"):
+        raise StartError(
+            "another Kubernetes runs on this machine (there are KUBE-SERVICES rules in iptables): use it with "
+            "`make demo CONTEXT=<its kubeconfig context>`, or stop it"
+        )
+
+
+def set_up() -> None:
+    """Lay the fallback routes, the packet filter rules, the bridge and the Service route; may be repeated."""
+    run("ip", "route", "replace", "unreachable", NETWORK, "metric", FALLBACK_METRIC)
+    for chain, (parent, rules) in CHAINS.items():
+        _replace_chain(chain, rules)
+        if not succeeds("iptables", "-w", "-C", parent, "-j", chain):
+            run("iptables", "-w", "-I", parent, "1", "-j", chain)
+    if not Path("/sys/class/net", BRIDGE).exists():
+        run("ip", "link", "add", BRIDGE, "type", "bridge")
+    Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6").write_text("1")
+    run("ip", "address", "replace", f"{NODE_ADDRESS}/{POD_NETWORK.rpartition('/')[2]}", "dev", BRIDGE)
+    run("ip", "link", "set", BRIDGE, "up")
+    run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
+
+
+def load_modules() -> None:
+    """Load what the kernel needs for pods, where it is not built in: overlay file systems, and filtered bridges."""
+    missing = [] if "overlay" in Path("/proc/filesystems").read_text() else ["overlay"]
+    missing += [] if Path("/proc/sys/net/bridge").exists() else ["br_netfilter"]
+    if missing:
+        run("modprobe", "--all", *missing)
+
+
+def remove_service_rules(kube_proxy: Path) -> None:
+    """Remove kube-proxy's packet filter rules with its own clean-up, if it was our kube-proxy that wrote them."""
+    if succeeds("iptables", "-w", "-S", FORWARD_CHAIN) and "KUBE-" in run("iptables-save"):
+        run(str(kube_proxy), "--cleanup")
+
+
+def take_down() -> None:
+    """Remove what `set_up` and the pods' network plugin made; the fallback route goes last. May be repeated."""
+    for port in Path("/sys/class/net").glob(f"{BRIDGE}/brif/*"):
+        succeeds("ip", "link", "delete", port.name)
+    if Path("/sys/class/net", BRIDGE).exists():
+        run("ip", "link", "delete", BRIDGE)
+    for chain, (parent, _) in CHAINS.items():
+        while succeeds("iptables", "-w", "-D", parent, "-j", chain):
+            pass
+        if succeeds("iptables", "-w", "-F", chain):
+            run("iptables", "-w", "-X", chain)
+    while succeeds("ip", "route", "delete", "unreachable", NETWORK, "metric", FALLBACK_METRIC):
+        pass
+
+
+def remember_sysctls(file: Path) -> None:
+    """Write down the kernel settings that the cluster's programs change, once a boot."""
+    boot = boot_id()
+    if file.exists() and json.loads(file.read_text())["boot"] == boot:
+        return
+    values = {name: _sysctl(name).read_text().strip() for name in (*SYSCTLS_OF_KUBELET, *SYSCTLS_OF_PROXY)}
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps({"boot": boot, "values": values}, indent=2))
+    fresh.replace(file)
+
+
+def restore_sysctls(file: Path) -> None:
+    """Set the kernel settings back to what was written down in this boot, if anything was."""
+    if not file.exists():
+        return
+    remembered = json.loads(file.read_text())
+    if remembered["boot"] == boot_id():
+        for name, value in remembered["values"].items():
+            if _sysctl(name).read_text().strip() != value:
+                _sysctl(name).write_text(value)
+    file.unlink()
+
+
+def boot_id() -> str:
+    """Return the kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _sysctl(name: str) -> Path:
+    return Path("/proc/sys", *name.split("."))
+
+
+def _replace_chain(chain: str, rules: Sequence[Sequence[str]]) -> None:
+    """Make a chain of the filter table hold exactly these rules, in one step."""
+    lines = ["*filter", f":{chain} - [0:0]", *(" ".join(("-A", chain, *rule)) for rule in rules), "COMMIT", ""]
+    run("iptables-restore", "-w", "--noflush", stdin="\n".join(lines))
