@@ -513,6 +513,11 @@ def test_a_gates_name_fits_a_host_name_and_is_one_for_each_target(target: str, a
     assert gate_name(target + "x", PAIR, attempt) != name
 
 
+def test_long_names_that_begin_alike_stay_apart() -> None:
+    names = {gate_name("a" * 50 + end, PAIR, 1) for end in "xyz"}
+    assert [len(name) for name in names] == [63, 63, 63]
+
+
 def test_a_gates_name_says_what_it_is() -> None:
     assert gate_name("vision", PAIR, 2) == f"gate-vision-{PAIR[:12]}-a2"
 

@@ -1,0 +1,3 @@
+module shipmate.dev/echo
+
+go 1.24
