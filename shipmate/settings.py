@@ -4,6 +4,7 @@ Settings come from the environment (Azure: application settings; local: `local.s
 with the key and what it should be.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,18 +38,12 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     registry = _needed(
         environment, "SHIPMATE_REGISTRY", "<name>.azurecr.io, or http://127.0.0.1:<port> for a local one"
     )
-    if "://" not in registry:
-        registry = f"https://{registry}"
-    parts = urlsplit(registry)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
-        raise Invalid(f"SHIPMATE_REGISTRY is {registry!r}: expected a login server such as <name>.azurecr.io")
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise Invalid(f"SHIPMATE_REGISTRY is {registry!r}: plain http is for registries on this machine only")
+    registry, registry_name = _registry(registry)
     return Settings(
         storage=storage,
         queue_storage=environment.get("AzureWebJobsStorage") or _queue_url(environment, storage),
-        registry=registry.rstrip("/"),
-        registry_name=environment.get("SHIPMATE_REGISTRY_NAME") or parts.hostname.partition(".")[0],
+        registry=registry,
+        registry_name=environment.get("SHIPMATE_REGISTRY_NAME") or registry_name,
         account=_account(storage),
         cluster=_needed(
             environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>"
@@ -77,7 +72,7 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
         targets = msgspec.yaml.decode(data, type=TargetsFile).targets
     except msgspec.ValidationError as error:
         raise Invalid(f"{name}: {error}") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # DecodeError is one; a date that no calendar has is a bare one
         raise Invalid(f"{name} is no YAML: {error}") from error
     found: dict[str, Target] = {}
     for index, target in enumerate(targets):
@@ -88,6 +83,13 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
                 f"{name}: {target.app.repository!r} is an app repository and a release repository at once; "
                 f"releases need a repository of their own - at `$.targets[{index}].release.repository`"
             )
+        for other in found.values():
+            place = (target.deployment.namespace, target.deployment.name)
+            if place == (other.deployment.namespace, other.deployment.name):
+                raise Invalid(
+                    f"{name}: {other.name!r} and {target.name!r} both own the Deployment {'/'.join(place)}; "
+                    f"a Deployment belongs to one target - at `$.targets[{index}].deployment.name`"
+                )
         found[target.name] = target
     return found
 
@@ -97,6 +99,26 @@ def _needed(environment: Mapping[str, str], key: str, what: str) -> str:
     if not value:
         raise Invalid(f"the setting {key} is missing: expected {what}")
     return value
+
+
+def _registry(text: str) -> tuple[str, str]:
+    """Return the registry's base URL, and its name as events spell it."""
+    url = text if "://" in text else f"https://{text}"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: {error}; expected <name>.azurecr.io") from error
+    if not host or parts.scheme not in ("http", "https") or url.rstrip("/") != f"{parts.scheme}://{parts.netloc}":
+        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: expected a login server such as <name>.azurecr.io")
+    if "@" in parts.netloc:
+        raise Invalid("SHIPMATE_REGISTRY holds a user name: expected a login server alone, such as <name>.azurecr.io")
+    if parts.scheme == "https":
+        # a registry's name has no dash: what follows one is the domain name label of its login server
+        return url.rstrip("/"), re.split("[.-]", host)[0]
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: plain http is for registries on this machine only")
+    return url.rstrip("/"), "local"
 
 
 def _seconds(environment: Mapping[str, str], key: str, default: float) -> float:
@@ -112,14 +134,16 @@ def _seconds(environment: Mapping[str, str], key: str, default: float) -> float:
 
 def _account(storage: str) -> str:
     """Return the storage account's name, as Event Grid's topics end with."""
-    if storage.startswith(("https://", "http://")):
-        return (urlsplit(storage).hostname or "").partition(".")[0]
-    parts = dict(item.partition("=")[::2] for item in storage.split(";"))
-    if "AccountName" not in parts:
+    url = re.fullmatch(r"https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+/?", storage)
+    if url is not None:
+        return url[1]
+    account = dict(item.partition("=")[::2] for item in storage.split(";")).get("AccountName")
+    if not account:
         raise Invalid(
-            "the setting SHIPMATE_STORAGE is neither an account's https URL nor a connection string with AccountName"
+            "the setting SHIPMATE_STORAGE is neither https://<account>.blob.core.windows.net "
+            "nor a connection string with AccountName"
         )
-    return parts["AccountName"]
+    return account
 
 
 def _queue_url(environment: Mapping[str, str], storage: str) -> str:

@@ -24,8 +24,9 @@ COMPLETE_BLOB_APIS = frozenset({"PutBlob", "PutBlockList", "CopyBlob", "FlushWit
 """The values of `data.api` that say the blob's content is all there."""
 
 _BLOB_SUBJECT = re.compile(r"/blobServices/default/containers/(?P<container>[^/]+)/blobs/(?P<path>.+)")
-_CONTAINER = re.compile(r"\$root|[a-z0-9](-?[a-z0-9]){2,62}")
+_CONTAINER = re.compile(r"\$root|(?=.{3,63}$)[a-z0-9](-?[a-z0-9])*")
 _SEQUENCER = re.compile(r"[0-9a-fA-F]{1,64}")
+_ETAG = re.compile(r"(W/)?\"?[!#-~]{1,128}\"?")  # RFC 9110, section 8.8.3; Event Grid may leave the quotes off
 
 
 class RawEvent(msgspec.Struct, frozen=True):
@@ -87,6 +88,7 @@ def parse_raw(body: Any) -> RawEvent:
         if not isinstance(value, str) or not value:
             schema = "CloudEvents 1.0" if cloud else "EventGridSchema"
             raise Invalid(f"the event has no {key!r}: {schema} needs it as a non-empty string")
+        _check_text(value)
     event_id, event_type, topic, subject, occurred = (str(value) for value in values)
     if len(event_id) > 256:
         raise Invalid("the event's id is longer than 256 characters")
@@ -96,16 +98,19 @@ def parse_raw(body: Any) -> RawEvent:
 def parse_event(raw: RawEvent) -> Event:
     """Return what the event says, or why it starts nothing. Never raises for a well-formed event."""
     if raw.type not in (BLOB_CREATED, IMAGE_PUSHED):
-        return _ignored(raw, "UnknownEventType", f"events of type {raw.type[:100]!r} start nothing here")
+        message = f"events of type {raw.type[:100]!r} start nothing here: only {BLOB_CREATED} and {IMAGE_PUSHED} do"
+        return _ignored(raw, "UnknownEventType", message)
     data = raw.data
     if isinstance(data, str):  # seen in both schemas: the data as a JSON string
         try:
             data = msgspec.json.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return _ignored(raw, "UnreadableData", "the event's data is a string that holds no JSON")
     if not isinstance(data, Mapping):
         return _ignored(raw, "UnreadableData", "the event's data is no JSON object")
     try:
+        for text in (raw.id, raw.topic, raw.subject):
+            _check_text(text)
         return _model_published(raw, data) if raw.type == BLOB_CREATED else _image_pushed(raw, data)
     except Invalid as error:
         return _ignored(raw, "UnreadableData", str(error))
@@ -116,21 +121,23 @@ def _model_published(raw: RawEvent, data: Mapping[str, Any]) -> Event:
     if not match or not _CONTAINER.fullmatch(match["container"]):
         raise Invalid(f"the subject {raw.subject[:200]!r} does not name a blob")
     api = data.get("api")
-    if api not in COMPLETE_BLOB_APIS:
+    if not isinstance(api, str) or api not in COMPLETE_BLOB_APIS:
         return _ignored(raw, "BlobNotComplete", f"{str(api)[:50]!r} says that writing began, not that it is done")
     path = match["path"]
-    if unquote(path) != path or ".." in path.split("/"):
-        raise Invalid(f"the blob's path {path[:200]!r} holds an escape or '..', which no model folder has")
+    if unquote(path) != path or not {".", ".."}.isdisjoint(path.split("/")):
+        raise Invalid(f"the blob's path {path[:200]!r} holds an escape, '.' or '..', which no model folder has")
     sequencer = data.get("sequencer")
     if sequencer is not None and not (isinstance(sequencer, str) and _SEQUENCER.fullmatch(sequencer)):
         raise Invalid("the sequencer is no hexadecimal number")
-    etag = data.get("eTag")
+    etag = data.get("eTag") or None
+    if etag is not None and not (isinstance(etag, str) and _ETAG.fullmatch(etag)):
+        raise Invalid("the eTag is no entity tag")
     return ModelPublished(
         event_id=raw.id,
         account=raw.topic.rpartition("/")[2],
         container=match["container"],
         path=path,
-        etag=normalise_etag(etag) if isinstance(etag, str) and etag else None,
+        etag=normalise_etag(etag) if etag else None,
         sequencer=normalise_sequencer(sequencer) if sequencer else None,
         occurred_at=raw.occurred_at,
     )
@@ -147,11 +154,13 @@ def _image_pushed(raw: RawEvent, data: Mapping[str, Any]) -> Event:
         raise Invalid("the push names no repository and digest")
     if tag is None or tag == "":
         return _ignored(raw, "NoTag", "a manifest without a tag was pushed: a part of an image index, or by digest")
+    if not isinstance(tag, str):
+        raise Invalid("the push's tag is no text")
     return ImagePushed(
         event_id=raw.id,
         registry=raw.topic.rpartition("/")[2],
         repository=parse_repository(repository),
-        tag=parse_tag(str(tag)),
+        tag=parse_tag(tag),
         digest=parse_digest(digest),
         occurred_at=raw.occurred_at,
     )
@@ -168,15 +177,25 @@ def normalise_sequencer(sequencer: str) -> str:
 
 
 def _instant(text: str) -> datetime:
+    """Return an RFC 3339 time; digits of a second's fraction beyond the sixth are dropped (registries send nine)."""
     try:
-        instant = datetime.fromisoformat(_nine_digit_fraction.sub(r"\1", text))
-    except ValueError:
+        instant = datetime.fromisoformat(text)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Invalid(f"{text[:60]!r} is no RFC 3339 time") from None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-_nine_digit_fraction = re.compile(r"(\.\d{6})\d+")
+def _check_text(text: str) -> None:
+    """Raise Invalid for a text that JSON can spell and UTF-8 cannot: half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"{text[:60]!r} is no Unicode text") from None
 
 
 def _ignored(raw: RawEvent, reason: str, message: str) -> Ignored:
-    return Ignored(raw.id, reason, message, raw.subject[:500])
+    return Ignored(_spelled_out(raw.id), reason, message, _spelled_out(raw.subject[:500]))
+
+
+def _spelled_out(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

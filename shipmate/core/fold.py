@@ -66,14 +66,16 @@ def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
 
 def _received(state: State, entry: Received) -> State:
     event = entry.event
+    if event.event_id in state.seen:
+        raise IllegalStep(f"event {event.event_id} was taken in before")
     sequencers, what = state.sequencers, examined(event)
     if isinstance(event, ModelPublished) and event.sequencer:
-        sequencers = _bounded({**sequencers, event.path: event.sequencer}, HALVES_KEPT * 4)
+        sequencers = _with(sequencers, what[0], event.sequencer, HALVES_KEPT * 4)
     return replace(
         state,
         seen=_remember(state.seen, event.event_id, entry.at),
         sequencers=sequencers,
-        examined=_bounded({**state.examined, **dict([what])}, HALVES_KEPT * 4),
+        examined=_with(state.examined, *what, HALVES_KEPT * 4),
         publications=(*state.publications, Publication(event, entry.at)),
     )
 
@@ -98,6 +100,8 @@ def _resolved(state: State, entry: Resolved) -> State:
     else:
         models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
         state = replace(state, models=tuple(models[-HALVES_KEPT:]))
+    if half not in (state.apps[-1:] + state.models[-1:]):
+        return state  # an older model that came late: the head stays where it is
     return replace(
         state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
     )
@@ -112,10 +116,14 @@ def _skipped(state: State, entry: Skipped) -> State:
 
 
 def _without_publication(state: State, event_id: str) -> State:
+    _expect_publication(state, event_id)
     left = tuple(item for item in state.publications if item.event.event_id != event_id)
-    if len(left) == len(state.publications):
-        raise IllegalStep(f"event {event_id} is not waiting to be resolved")
     return replace(state, publications=left)
+
+
+def _expect_publication(state: State, event_id: str | None) -> None:
+    if all(item.event.event_id != event_id for item in state.publications):
+        raise IllegalStep(f"event {event_id} is not waiting to be resolved")
 
 
 # -- what people asked for -----------------------------------------------------------------------------------------
@@ -124,27 +132,30 @@ def _without_publication(state: State, event_id: str) -> State:
 def _requested(state: State, entry: Requested) -> State:
     return replace(
         state,
-        requests=_bounded({**state.requests, entry.request: None}, RELEASES_KEPT),
+        requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
         request=Request(entry.request, entry.author, entry.reason, entry.pair),
     )
 
 
 def _rollback_requested(state: State, entry: RollbackRequested) -> State:
-    requests = _bounded({**state.requests, entry.request: None}, RELEASES_KEPT)
+    release = state.release(entry.to)
+    if not release.was_live:
+        raise IllegalStep(f"{release.name} was never live: a rollback to it was asked for")
+    requests = _with(state.requests, entry.request, None, RELEASES_KEPT)
     return replace(state, requests=requests, rollback_request=entry)
 
 
 def _hold_set(state: State, entry: HoldSet) -> State:
     return replace(
         state,
-        requests=_bounded({**state.requests, entry.request: None}, RELEASES_KEPT),
+        requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
         hold=Hold(entry.id, entry.author, entry.reason, entry.at),
         fence=_next_fence(state, entry.fence),
     )
 
 
 def _resumed(state: State, entry: Resumed) -> State:
-    requests = _bounded({**state.requests, entry.request: None}, RELEASES_KEPT)
+    requests = _with(state.requests, entry.request, None, RELEASES_KEPT)
     lifted = state.hold is not None and state.hold.id == entry.hold
     return replace(state, requests=requests, hold=None if lifted else state.hold)
 
@@ -173,7 +184,10 @@ def _planned(state: State, entry: Planned) -> State:
         undoes=entry.undoes,
         image=entry.image,
     )
-    state = replace(state, releases=_trimmed((*state.releases, release), state), rollback_due=None, waiting=None)
+    releases = _trimmed((*state.releases, release), state)
+    known = {release.number for release in releases}
+    verified = tuple(number for number in state.verified if number in known)
+    state = replace(state, releases=releases, verified=verified, rollback_due=None)
     if entry.request is not None:
         state = replace(state, requests={**state.requests, entry.request: entry.release})
         if state.request is not None and state.request.id == entry.request:
@@ -209,7 +223,7 @@ def _gated(state: State, entry: Gated) -> State:
 
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
-    return replace(state, quarantine=state.quarantine.union(entry.quarantine))
+    return _quarantined(state, entry.quarantine)
 
 
 def _held(state: State, entry: Held) -> State:
@@ -218,6 +232,8 @@ def _held(state: State, entry: Held) -> State:
 
 def _intended(state: State, entry: Intended) -> State:
     release = state.release(entry.release)
+    if release.phase is Phase.HELD and state.active is not None:
+        raise IllegalStep(f"{release.name} was intended while {state.active.name} is on its way")
     if state.hold is not None and not release.is_rollback:
         raise IllegalStep(f"{release.name} was intended while a hold is in force")
     if release.phase is Phase.BUILT and not release.is_rollback:
@@ -240,19 +256,15 @@ def _live(state: State, entry: Live) -> State:
         if release.undoes is not None:
             state = _changed(state, release.undoes, phase=Phase.ROLLED_BACK)
         state = replace(state, hold=Hold(entry.id, release.author, release.reason, entry.at))
-    return replace(
-        state,
-        live=entry.release,
-        verified=(*state.verified, entry.release)[-RELEASES_KEPT:],
-        quarantine=state.quarantine.union(entry.quarantine),
-    )
+    verified = (*state.verified, entry.release)[-RELEASES_KEPT:]
+    return _quarantined(replace(state, live=entry.release, verified=verified), entry.quarantine)
 
 
 def _failed(state: State, entry: Failed) -> State:
     release = state.release(entry.release)
     touched = release.phase is not Phase.PLANNED
     state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
-    state = replace(state, quarantine=state.quarantine.union(entry.quarantine))
+    state = _quarantined(state, entry.quarantine)
     # there is no rollback of a rollback, and nothing to undo before the first release was live
     undo = touched and not release.is_rollback and state.live is not None
     return replace(state, rollback_due=entry.release if undo else None)
@@ -260,6 +272,7 @@ def _failed(state: State, entry: Failed) -> State:
 
 def _errored(state: State, entry: Errored) -> State:
     if entry.release is None:
+        _expect_publication(state, entry.event_id)
         publications = tuple(
             replace(item, attempt=item.attempt + 1, retry_at=entry.retry_at)
             if item.event.event_id == entry.event_id
@@ -314,6 +327,13 @@ def _changed(state: State, number: int, **changes: Any) -> State:
     return replace(state, releases=releases)
 
 
+def _quarantined(state: State, what: tuple[str, ...]) -> State:
+    waiting = state.waiting
+    if waiting is not None and not {waiting.app, waiting.model}.isdisjoint(what):
+        waiting = None  # what waits for a partner never ships now
+    return replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
+
+
 def _by_worker(state: State, entry: Any) -> State:
     return replace(state, last_stage_at=entry.at, last_stage_by=entry.by)
 
@@ -331,8 +351,10 @@ def _remember(seen: dict[str, datetime], event_id: str, at: datetime) -> dict[st
     return {**kept, event_id: at}
 
 
-def _bounded[Value](items: dict[str, Value], most: int) -> dict[str, Value]:
-    return dict(list(items.items())[-most:]) if len(items) > most else items
+def _with[Value](items: dict[str, Value], key: str, value: Value, most: int) -> dict[str, Value]:
+    """Return the items with one more, which is then the newest, and without the oldest beyond `most`."""
+    kept = [item for item in items.items() if item[0] != key]
+    return dict([*kept[max(0, len(kept) + 1 - most) :], (key, value)])
 
 
 _FOLD: dict[type, Callable[[State, Any], State]] = {

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished
+from shipmate.core.fold import examined
 from shipmate.core.ledger import State
 from shipmate.core.targets import ModelSource, Target
 
@@ -77,8 +78,8 @@ def stale(state: State, event: ModelPublished | ImagePushed) -> Ignored | None:
     Sequencers order the events of one blob name and are never compared across names (Event Grid, Blob Storage schema).
     """
     if isinstance(event, ModelPublished) and event.sequencer is not None:
-        known = state.sequencers.get(event.path)
+        blob, _ = examined(event)
+        known = state.sequencers.get(blob)
         if known is not None and event.sequencer <= known:
-            message = "a newer event of the same blob was taken in before"
-            return Ignored(event.event_id, "Stale", message, f"{event.container}/{event.path}")
+            return Ignored(event.event_id, "Stale", "a newer event of the same blob was taken in before", blob)
     return None

@@ -382,13 +382,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     fence: int = 0  # the highest handed out
     seen: dict[str, datetime] = msgspec.field(default_factory=dict)  # event ids
     requests: dict[str, int | None] = msgspec.field(default_factory=dict)  # idempotency key → release, once planned
-    sequencers: dict[str, str] = msgspec.field(default_factory=dict)  # blob path → newest sequencer
-    examined: dict[str, str] = msgspec.field(default_factory=dict)  # blob path → ETag, repository:tag → digest
+    sequencers: dict[str, str] = msgspec.field(default_factory=dict)  # container/path → newest sequencer
+    examined: dict[str, str] = msgspec.field(default_factory=dict)  # container/path → ETag, repository:tag → digest
     publications: tuple[Publication, ...] = ()
     apps: tuple[AppHalf, ...] = ()  # oldest first; the last is the head
     models: tuple[ModelHalf, ...] = ()
-    halves_changed_at: datetime | None = None  # first change that no release took up: starts the quiet window
-    halves_settled_at: datetime | None = None  # last such change
+    halves_changed_at: datetime | None = None  # first new head that no release took up: starts the quiet window
+    halves_settled_at: datetime | None = None  # last new head
     releases: tuple[Release, ...] = ()  # oldest first
     live: int | None = None
     verified: tuple[int, ...] = ()  # releases that were live, oldest first
@@ -442,8 +442,16 @@ _decoder = msgspec.json.Decoder(AnyEntry)
 
 
 def encode(entry: AnyEntry) -> bytes:
-    """Return an entry as one JSON line."""
-    return _encoder.encode(entry) + b"\n"
+    """Return an entry as one JSON line; raise IllegalStep for what could not be read again.
+
+    A line that nobody can read would shut its ledger for good: a confidence that is no number, half a surrogate pair.
+    """
+    try:
+        line = _encoder.encode(entry)
+        _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise IllegalStep(f"the entry {entry.kind_name!r} cannot be written: {error}") from error
+    return line + b"\n"
 
 
 def decode(line: bytes) -> AnyEntry:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, State
+from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, Request, State
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 
@@ -130,9 +130,9 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
     due = [item for item in state.publications if item.retry_at is None or item.retry_at <= now]
     if due:
         return Resolve(due[0])
-    if state.request is not None:
-        return _requested(state)
-    return _newest(state, target, now)
+    step = _requested(state, state.request) if state.request is not None else _newest(state, target, now)
+    later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
+    return Wait(later, "retry") if isinstance(step, Idle) and later is not None else step
 
 
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
@@ -173,13 +173,13 @@ def _overtaken_by(state: State) -> str:
     return f"{author} asked for another release"
 
 
-def _requested(state: State) -> Step:
-    asked = state.request
-    if asked is None:
-        raise AssertionError
+def _requested(state: State, asked: Request) -> Step:
     pair = asked.pair or newest_pair(state)[0]
     if pair is None:
         return Idle("NothingPublished", "a release was asked for, and there is no pair to release yet")
+    held = _held(state)
+    if held is not None:
+        return Supersede(held, _overtaken_by(state))
     return Plan(pair, "request", asked.author, asked.reason, asked.id)
 
 
@@ -187,29 +187,24 @@ def _newest(state: State, target: Target, now: datetime) -> Step:
     pair, waiting = newest_pair(state)
     if waiting is not None and not _is_recorded(state, waiting):
         return waiting
-    later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
-    if pair is None:
-        if later is not None:
-            return Wait(later, "retry")
-        return waiting_reason(state, waiting)
     held = _held(state)
-    if held is not None and held.pair == pair:
-        if state.hold is None:
-            return Intend(held)
-        return Idle("Held", f"{held.name} is ready; a hold by {state.hold.author} keeps it: {state.hold.reason}")
-    if held is not None:
+    if held is not None and state.is_quarantined(held.pair):
+        return Supersede(held, "its pair, or a half of it, is quarantined by now")
+    if held is not None and pair not in (None, held.pair) and state.halves_changed_at is not None:
         return Supersede(held, "a newer pair was published")
+    if held is not None and state.hold is None:
+        return Intend(held)
+    if held is not None and state.hold is not None:
+        return Idle("Held", f"{held.name} is ready; a hold by {state.hold.author} keeps it: {state.hold.reason}")
+    if pair is None:
+        return waiting_reason(state, waiting)
     if state.serving is not None and state.serving.pair == pair:
-        return (
-            Wait(later, "retry") if later else Idle("UpToDate", f"{state.serving.name} is the newest pair and is live")
-        )
+        if waiting is not None:
+            return waiting_reason(state, waiting)
+        return Idle("UpToDate", f"{state.serving.name} is the newest pair and is live")
     tried = _tried(state, pair)
     if tried is not None:
-        return (
-            Wait(later, "retry")
-            if later
-            else Idle("AlreadyReleased", f"the newest pair was {tried.name}, {tried.phase}")
-        )
+        return Idle("AlreadyReleased", f"the newest pair was {tried.name}, {tried.phase}")
     quiet = _quiet_until(state, target)
     if quiet is not None and quiet > now:
         return Wait(quiet, "quiet window")
@@ -241,8 +236,17 @@ def _held(state: State) -> Release | None:
 
 
 def _tried(state: State, pair: Pair) -> Release | None:
-    ended = (Phase.SUPERSEDED,)
-    return next((old for old in reversed(state.releases) if old.pair == pair and old.phase not in ended), None)
+    """Return the release that brought the pair already, None if it has to be brought, perhaps again."""
+    found = (old for old in reversed(state.releases) if old.pair == pair and old.phase is not Phase.SUPERSEDED)
+    tried = next(found, None)
+    return None if tried is not None and _is_pushed_again(state, tried) else tried
+
+
+def _is_pushed_again(state: State, retired: Release) -> bool:
+    """Whether the followed tag came back to the app of a pair that was live before: a revert in CI."""
+    app = state.app(retired.pair.app)
+    is_news = state.halves_changed_at is not None and app is not None and app.published_at > retired.planned_at
+    return is_news and retired.phase is Phase.RETIRED
 
 
 def _quiet_until(state: State, target: Target) -> datetime | None:
@@ -316,8 +320,7 @@ def _since[Half: (AppHalf, ModelHalf)](halves: tuple[Half, ...], digest: Digest 
 
 def last_good(state: State) -> Release | None:
     """Return the release to go back to: the last that was verified live and is not quarantined since."""
-    for number in reversed(state.verified):
-        release = state.release(number)
+    for release in map(state.release, reversed(state.verified)):
         if release.image is not None and not state.is_quarantined(release.pair):
             return release
     return None

@@ -12,9 +12,14 @@ Name = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", description="lower-case letters, digits, dashes")
 ]
 Repository = Annotated[
-    str, Meta(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$", max_length=255, description="a repository of the registry")
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$",  # as refs.parse_repository
+        max_length=255,
+        description="a repository of the registry",
+    ),
 ]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -36,7 +41,7 @@ class ModelSource(_Section, frozen=True):
     With `file` set, a single blob `<container>/<name>/<version>/<file>` is a model of its own, without manifest.
     """
 
-    container: Annotated[str, Meta(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")]
+    container: Annotated[str, Meta(pattern=r"^[a-z0-9](-?[a-z0-9])*$", min_length=3, max_length=63)]
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.onnx$")] | None = None
     contract: str = "1"
