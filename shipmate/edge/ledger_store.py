@@ -15,6 +15,7 @@ import msgspec
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
     ResourceNotFoundError,
@@ -146,32 +147,25 @@ class LedgerStore:
             if reading.offset == 0:
                 self._create(blob)
             blob.append_block(data, appendpos_condition=reading.offset, retry_total=0)
-        except HttpResponseError as error:
-            if error.status_code == 412:
-                if self._is_written(target, reading, own_id):
-                    return False
-                self._last.pop(target, None)
-                raise Conflict(f"somebody else wrote to the ledger of {target} first") from error
-            if error.status_code is not None and error.status_code < 500:
-                raise _translated(error, target) from error
-            return self._was_it_written(target, reading, own_id, error)
-        except ServiceRequestError as error:  # the request was never sent
-            raise _translated(error, target) from error
         except AzureError as error:
-            return self._was_it_written(target, reading, own_id, error)
+            if _had_no_effect(error):
+                self._last.pop(target, None)
+                raise _translated(error, target) from error
+            if self._is_written(target, reading, own_id, error):
+                return False
+            if getattr(error, "status_code", None) == 412:
+                raise Conflict(f"somebody else wrote to the ledger of {target} first") from error
+            raise _ambiguous(target, error) from error
         return True
 
-    def _was_it_written(self, target: str, reading: Reading, own_id: str | None, error: AzureError) -> bool:
+    def _is_written(self, target: str, reading: Reading, own_id: str | None, error: AzureError) -> bool:
+        """Return whether the entry of that id, or the seal, stands behind what was read. Raises Ambiguous."""
         try:
-            written = self._is_written(target, reading, own_id)
+            tail = self._tail(target, reading)
         except AzureError as again:
-            raise Ambiguous(f"writing to the ledger of {target} may or may not have worked: {again}") from error
-        if written:
-            return False
-        raise Ambiguous(f"writing to the ledger of {target} may or may not have worked: {error}") from error
-
-    def _is_written(self, target: str, reading: Reading, own_id: str | None) -> bool:
-        tail = self._tail(target, reading)
+            raise _ambiguous(target, again) from error
+        if not tail:  # what was read is gone, or nobody wrote: begin anew either way
+            self._last.pop(target, None)
         if own_id is None:
             return tail.startswith(_SEALED)
         kinds = ("snapshot", "sealed")
@@ -189,11 +183,28 @@ class LedgerStore:
         return self._container.get_blob_client(f"{target}/{segment:08d}.jsonl")
 
 
+def _had_no_effect(error: AzureError) -> bool:
+    """Whether a write that ended so is certain not to have been done, and cannot be done later."""
+    if isinstance(error, HttpResponseError) and error.status_code is not None:
+        return error.status_code < 500 and error.status_code not in (408, 412)
+    # a TLS connection that broke behind the request looks like one that was never made
+    return isinstance(error, ServiceRequestError) and type(error.inner_exception).__name__ != "SSLError"
+
+
+def _ambiguous(target: str, error: AzureError) -> Ambiguous:
+    return Ambiguous(f"writing to the ledger of {target} may or may not have worked: {_words(error)}")
+
+
 def _translated(error: AzureError, what: str) -> ShipmateError:
     status = getattr(error, "status_code", None)
-    if status in (401, 403):
+    if isinstance(error, ClientAuthenticationError) or status in (401, 403):
         return NotAllowed(
-            f"storage refused access to the ledger of {what} ({status}): "
+            f"storage refused access to the ledger of {what} ({status or _words(error)}): "
             "give Shipmate's identity the role Storage Blob Data Contributor on the ledger's container"
         )
-    return Retryable(f"storage did not serve the ledger of {what}: {str(error).splitlines()[0]}")
+    return Retryable(f"storage did not serve the ledger of {what}: {_words(error)}")
+
+
+def _words(error: AzureError) -> str:
+    """Return the first line of what the SDK says: the rest is for its makers."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
