@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localcloud.config import AZURITE_ACCOUNT, AZURITE_KEY
 from localcloud.functions_host.errors import AppError
 
 _TIME_SPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 _REFERENCE = re.compile(r"%([^%]+)%")
+_DEVELOPMENT_STORAGE = (
+    f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};"
+    f"QueueEndpoint=http://127.0.0.1:10001/{AZURITE_ACCOUNT};"
+)
+"""What "UseDevelopmentStorage=true" stands for: an Azurite on its own default port."""
 _LEVELS = {
     "Trace": "DEBUG",
     "Debug": "DEBUG",
@@ -113,6 +119,8 @@ def connection_string(name: str, environment: Mapping[str, str], where: str) -> 
     for key in (name, f"AzureWebJobs{name}"):
         value = environment.get(key)
         if value:
+            if value.rstrip(";").lower() == "usedevelopmentstorage=true":
+                return _DEVELOPMENT_STORAGE
             if "=" not in value:
                 raise AppError(f"{where}: the app setting {key} is not a storage connection string")
             return value

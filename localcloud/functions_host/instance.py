@@ -39,6 +39,7 @@ CANNOT_RUN = 78
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 4
+_KEEP_ALIVE_SECONDS = 130  # Kestrel, below the Functions host in Azure, has this
 _STORAGE_THREADS = 8
 
 
@@ -157,6 +158,7 @@ async def _run(arguments: _Arguments) -> None:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
     await _serve(
