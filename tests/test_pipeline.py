@@ -1,0 +1,247 @@
+"""The way of the data over in-memory ports: what people would see of each publish and command."""
+
+import pytest
+
+from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
+from shipmate.core.ledger import Phase
+from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from tests.world import World
+
+
+class AllBut(set[str]):
+    """Every image but one."""
+
+    def __init__(self, good: str) -> None:
+        super().__init__()
+        self._good = good
+
+    def __contains__(self, image: object) -> bool:
+        return image != self._good
+
+
+def first_release(world: World) -> None:
+    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
+        assert world.pipeline().intake(event) == ("vision",)
+    world.run()
+
+
+def phases(world: World) -> list[tuple[str, str]]:
+    return [(release.name, release.phase) for release in world.state.releases]
+
+
+def test_a_model_and_an_app_published_together_make_one_release_that_users_are_answered_by():
+    world = World()
+    first_release(world)
+    assert phases(world) == [("r-1", "live")]
+    seen = world.version("")
+    assert (seen.model_version, seen.app_version, seen.release) == ("1.0", "2.3.0", "r-1")
+
+
+def test_a_new_model_goes_live_and_moves_no_app_bytes():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert phases(world) == [("r-1", "retired"), ("r-2", "live")]
+    assert world.version("").model_version == "1.1"
+
+
+def test_new_code_goes_live_and_reuses_the_model_layers():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    cost = world.state.release(2).cost
+    assert cost is not None
+    assert cost.reused > 0
+    assert world.version("").app_version == "2.3.1"
+
+
+def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1", says="honeycomb", confidence=0.03))
+    world.run()
+    release = world.state.release(2)
+    assert release.phase is Phase.REJECTED
+    assert release.message == (
+        "1 of 1 golden photos is newly wrong, allowed 0; 1 of 1 golden photos is wrong, allowed 0"
+    )
+    assert release.pair.model in world.state.quarantine
+    assert release.pair.app not in world.state.quarantine
+    assert world.version("").model_version == "1.0"
+    assert world.cluster.list_gate_pods("vision") == ()
+
+
+def test_good_code_ships_with_the_old_model_after_a_model_was_rejected():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1", says="honeycomb"))
+    world.run()
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    seen = world.version("")
+    assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
+
+
+def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    answer = world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="wrong percentages"))
+    assert answer.accepted
+    world.run()
+    assert phases(world) == [("r-1", "retired"), ("r-2", "rolled_back"), ("r-3", "live")]
+    assert world.version("").app_version == "2.3.0"
+    cost = world.state.release(3).cost
+    assert cost is not None
+    assert cost.uploaded == 0
+    status = world.commands().status("vision")
+    assert status.hold == "bo: wrong percentages"
+
+
+def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume():
+    world = World()
+    first_release(world)
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo for a customer"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "held")
+    assert world.version("").model_version == "1.0"
+    world.commands().resume("vision", "key-2", "ana", HoldBody(reason="the demo is over"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+
+
+def test_a_repeated_command_and_a_repeated_event_change_nothing():
+    world = World()
+    first_release(world)
+    event = world.publish_model("1.1")
+    world.pipeline().intake(event)
+    world.run()
+    world.pipeline().intake(event)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="no"))
+    world.run()
+    length = len(world.state.releases)
+    again = world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="no"))
+    world.run()
+    assert len(world.state.releases) == length
+    assert again.release == "r-3"
+
+
+def test_an_image_that_cannot_be_pulled_fails_the_gate_and_users_stay_where_they_are():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    good = f"{world.registry.name}/vision@{world.state.release(1).image}"
+    world.cluster.missing_images = AllBut(good)
+    world.run()
+    assert world.state.release(2).ended_because == "ImagePullFailed"
+    assert world.version("").app_version == "2.3.0"
+
+
+def test_an_app_without_contract_label_is_skipped_with_words():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1", contract=None))
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert "NoContractLabel" in world.story()
+
+
+def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("2.0", contract="2"))
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert "needs app contract 2" in world.commands().status("vision").next
+    world.pipeline().intake(world.push_app("3.0.0", contract="2"))
+    world.run()
+    seen = world.version("")
+    assert (seen.model_version, seen.app_version) == ("2.0", "3.0.0")
+
+
+def test_what_no_event_told_us_is_found_by_the_sweep():
+    world = World()
+    world.push_app("2.3.0")
+    world.publish_model("1.0")
+    assert world.pipeline().sweep() == {"vision": 2}
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert world.pipeline().sweep() == {"vision": 0}
+
+
+def test_trouble_outside_is_recorded_and_tried_again():
+    world = World()
+    first_release(world)
+    world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    assert "the API server is away" in world.story()
+
+
+def test_a_lost_reply_to_the_patch_makes_no_second_patch():
+    world = World()
+    first_release(world)
+    before = len(world.cluster.history)
+    world.cluster.fail("patch_deployment", Retryable("connection reset"), after=True)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    assert len(world.cluster.history) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (ReleaseBody(reason="x", release="r-9"), NotFound, "there is no release 'r-9'; see the list of releases"),
+        (ReleaseBody(reason="x"), Conflict, "r-1 is live with this pair already"),
+        (ReleaseBody(reason="x", if_live="r-7"), Conflict, "you asked for this while r-7 is live, and r-1 is"),
+        (
+            ReleaseBody(reason="x", release="r-1", app=f"sha256:{'0' * 64}"),
+            Invalid,
+            "give either release, or app and model, or none of them for the newest pair",
+        ),
+        (ReleaseBody(reason="x", app=f"sha256:{'0' * 64}"), NotFound, "no app image with digest sha256:000"),
+    ],
+    ids=["unknown release", "already live", "if_live race", "two ways at once", "unknown digest"],
+)
+def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error, message):
+    world = World()
+    first_release(world)
+    length = world.state.length
+    with pytest.raises(error, match=message):
+        world.commands().release("vision", "key", "bo", body)
+    assert world.state.length == length
+
+
+def test_a_dry_run_gives_the_plan_and_records_nothing():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    length = world.state.length
+    answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="x", release="r-1", dry_run=True))
+    assert not answer.accepted
+    assert answer.message == "would be taken: releases app 2.3.0 with model 1.0"
+    assert world.state.length == length
+
+
+def test_an_explicit_earlier_pair_is_released_through_the_gate():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    world.commands().release("vision", "key", "bo", ReleaseBody(reason="the old one is faster", release="r-1"))
+    world.run()
+    assert phases(world)[-1] == ("r-3", "live")
+    assert world.version("").model_version == "1.0"
+
+
+def test_an_unknown_target_is_named_with_those_there_are():
+    with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
+        World().commands().status("nobody")
