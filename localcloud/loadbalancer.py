@@ -7,9 +7,12 @@ HAProxy outlives this program and changes its doors without closing a connection
 """
 
 import argparse
+import functools
+import hashlib
 import ipaddress
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,7 +33,21 @@ NETWORK = ipaddress.ip_network("127.77.0.0/16")
 RESERVED = {"vision/vision": 1}
 """The Services, as namespace/name, whose place in the network is known beforehand."""
 
-RECONNECT_SECONDS = 1
+RECONNECT_SECONDS = 1.0
+RELOAD_EVERY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one Service of type LoadBalancer wants: its ports opened, and the address of the door in its status."""
+
+    service: str
+    """The Service as namespace/name."""
+
+    cluster_address: str
+    ports: tuple[int, ...]
+    told: tuple[tuple[str | None, str | None], ...]
+    """The addresses and modes that its status shows."""
 
 
 @dataclass(frozen=True, order=True)
@@ -38,8 +55,6 @@ class Door:
     """One port of one Service: where users come in, and the cluster address behind it."""
 
     service: str
-    """The Service as namespace/name."""
-
     address: str
     port: int
     cluster_address: str
@@ -48,6 +63,27 @@ class Door:
     def name(self) -> str:
         """Name the door in HAProxy's configuration and logs."""
         return f"{self.service.replace('/', '_')}_{self.port}"
+
+
+def wish(service: client.V1Service) -> Wish | None:
+    """Return what a Service wants of the load balancer, None if nothing."""
+    meta, spec = service.metadata, service.spec
+    if (
+        meta is None
+        or spec is None
+        or spec.type != "LoadBalancer"
+        or spec.load_balancer_class is not None
+        or meta.deletion_timestamp is not None
+        or spec.cluster_ip in {None, "", "None"}
+    ):
+        return None
+    status = service.status.load_balancer if service.status else None
+    return Wish(
+        service=f"{meta.namespace}/{meta.name}",
+        cluster_address=str(spec.cluster_ip),
+        ports=tuple(port.port for port in spec.ports or () if port.protocol == "TCP"),
+        told=tuple((place.ip, place.ip_mode) for place in (status.ingress if status else None) or ()),
+    )
 
 
 class Addresses:
@@ -68,17 +104,13 @@ class Addresses:
 
 
 def configuration(doors: Iterable[Door], *, status_socket: Path) -> str:
-    """Return HAProxy's configuration for these doors.
+    """Return HAProxy's configuration for these doors, with a description in it that names it.
 
     A connection that a dying pod refuses is tried again, up to five times, before a user hears of it. The idle limits
     are longer than any of our servers keeps a connection.
     """
     parts = [
-        f"""global
-    maxconn 4096
-    stats socket {status_socket} mode 600 level admin expose-fd listeners
-
-defaults
+        """defaults
     mode tcp
     timeout connect 1s
     timeout client 1h
@@ -95,7 +127,18 @@ listen {door.name}
 """
         for door in sorted(doors)
     ]
-    return "".join(parts)
+    body = "".join(parts)
+    return f"""global
+    description {fingerprint(body)}
+    maxconn 4096
+    stats socket {status_socket} mode 600 level admin expose-fd listeners
+
+{body}"""
+
+
+def fingerprint(text: str) -> str:
+    """Return a short name for a text, the same for the same text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class HAProxy:
@@ -106,6 +149,7 @@ class HAProxy:
         self._configuration = state / "haproxy.cfg"
         self._status_socket = state / "haproxy.sock"
         self._program = _haproxy(state)
+        self._asked_at = float("-inf")
 
     def serve(self, doors: Sequence[Door]) -> None:
         """Make HAProxy listen at exactly these doors; raise StartError if it does not take them."""
@@ -122,9 +166,21 @@ class HAProxy:
         if checked.returncode != 0:
             raise StartError(f"HAProxy refuses {fresh}: {checked.stderr.strip()}")
         fresh.replace(self._configuration)
-        if running is not None:
-            os.kill(running, signal.SIGUSR2)  # its master process reads the configuration and hands its sockets on
-        self._program.start(lambda: all(_answers(door) for door in doors), within_seconds=10)
+        self._program.start(functools.partial(self._serves, text, reload=running is not None), within_seconds=20)
+
+    def _serves(self, text: str, *, reload: bool) -> bool:
+        """Return whether HAProxy works by this configuration; ask it to read its file until it does.
+
+        HAProxy may lose a signal that comes while it reads its file for an earlier one, so one is not enough.
+        """
+        described = re.search(r"^    description (\w+)$", text, re.MULTILINE)
+        if described is not None and described[1] in _ask(self._status_socket, "show info"):
+            return True
+        pid = self._program.pid()
+        if reload and pid is not None and time.monotonic() - self._asked_at > RELOAD_EVERY_SECONDS:
+            os.kill(pid, signal.SIGUSR2)  # the master process hands its open sockets on to a new worker
+            self._asked_at = time.monotonic()
+        return False
 
     def listens_at(self, door: Door) -> bool:
         """Return whether the running HAProxy has this door."""
@@ -155,21 +211,16 @@ class LoadBalancer:
     def reconcile(self) -> str:
         """Open and close doors for the Services there are now; return the version of the list that was read."""
         listed = self._core.list_service_for_all_namespaces()
-        services = [service for service in listed.items if wants_door(service)]
-        wanted = [door for service in services for door in self.doors(service)]
-        self._haproxy.serve([door for door in wanted if self._may_open(door)])
-        for service in services:
-            self._tell_address(service)
-        return str(listed.metadata.resource_version)
-
-    def doors(self, service: client.V1Service) -> list[Door]:
-        """Return the doors of one Service."""
-        name = f"{service.metadata.namespace}/{service.metadata.name}"
-        return [
-            Door(name, self._addresses.of(name), port.port, service.spec.cluster_ip)
-            for port in service.spec.ports
-            if port.protocol == "TCP"
+        wishes = [wanted for service in listed.items if (wanted := wish(service))]
+        doors = [
+            Door(wanted.service, self._addresses.of(wanted.service), port, wanted.cluster_address)
+            for wanted in wishes
+            for port in wanted.ports
         ]
+        self._haproxy.serve([door for door in doors if self._may_open(door)])
+        for wanted in wishes:
+            self._tell_address(wanted)
+        return str(listed.metadata.resource_version)  # type: ignore[union-attr]  # a list always has it
 
     def _may_open(self, door: Door) -> bool:
         """Return whether the door's port is free or already ours; say so once on the Service when it is neither."""
@@ -186,17 +237,15 @@ class LoadBalancer:
         self._refused.discard(door)
         return True
 
-    def _tell_address(self, service: client.V1Service) -> None:
+    def _tell_address(self, wanted: Wish) -> None:
         """Write the door's address into the Service's status, unless it is there."""
-        meta = service.metadata
-        wanted = [{"ip": self._addresses.of(f"{meta.namespace}/{meta.name}"), "ipMode": "Proxy"}]
-        told = service.status.load_balancer.ingress or []
-        if [{"ip": place.ip, "ipMode": place.ip_mode} for place in told] == wanted:
+        address = self._addresses.of(wanted.service)
+        if wanted.told == ((address, "Proxy"),):
             return
+        namespace, name = wanted.service.split("/")
+        status = {"loadBalancer": {"ingress": [{"ip": address, "ipMode": "Proxy"}]}}
         try:
-            self._core.patch_namespaced_service_status(
-                meta.name, meta.namespace, {"status": {"loadBalancer": {"ingress": wanted}}}
-            )
+            self._core.patch_namespaced_service_status(name, namespace, {"status": status})
         except client.ApiException as error:
             if error.status != 404:  # deleted since it was listed
                 raise
@@ -223,23 +272,13 @@ class LoadBalancer:
         )
 
     def _wait_for_change(self, version: str) -> None:
-        """Return when a Service that has or wants a door was changed, or after some minutes."""
+        """Return when a Service that wants a door, or had one, was changed, or after some minutes."""
         follow = watch.Watch()
         for event in follow.stream(
             self._core.list_service_for_all_namespaces, resource_version=version, timeout_seconds=300
         ):
-            if wants_door(event["object"]) or event["object"].status.load_balancer.ingress:
+            if event["raw_object"]["spec"].get("type") == "LoadBalancer" or event["type"] == "MODIFIED":
                 follow.stop()
-
-
-def wants_door(service: client.V1Service) -> bool:
-    """Return whether a Service is to have a door now."""
-    return (
-        service.spec.type == "LoadBalancer"
-        and service.spec.load_balancer_class is None
-        and service.metadata.deletion_timestamp is None
-        and service.spec.cluster_ip not in (None, "", "None")
-    )
 
 
 def stop(state: Path) -> None:
@@ -261,12 +300,16 @@ def _haproxy(state: Path) -> Program:
     return Program("haproxy", ["haproxy", "-W", "-f", str(state / "haproxy.cfg")], state)
 
 
-def _answers(door: Door) -> bool:
-    try:
-        socket.create_connection((door.address, door.port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def _ask(status_socket: Path, question: str) -> str:
+    """Return what the HAProxy behind this socket says; nothing if there is none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(2)
+        try:
+            connection.connect(str(status_socket))
+            connection.sendall(f"{question}\n".encode())
+            return b"".join(iter(functools.partial(connection.recv, 65536), b"")).decode()
+        except OSError:
+            return ""
 
 
 if __name__ == "__main__":

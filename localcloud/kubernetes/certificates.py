@@ -5,7 +5,7 @@ Everything is made at once into one folder, and made again when it is about to e
 """
 
 import base64
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import shutil
@@ -62,13 +62,13 @@ KUBECONFIGS = ("admin", "kubelet", "kube-controller-manager", "kube-scheduler", 
 """The identities that talk to the API server by a kubeconfig."""
 
 
-def ensure_certificates(folder: Path, *, now: datetime.datetime) -> None:
+def ensure_certificates(folder: Path, *, now: dt.datetime) -> None:
     """Make all certificates in `folder` unless they are there and hold for another month."""
     if not _still_good(folder, now):
         make_certificates(folder, now=now)
 
 
-def make_certificates(folder: Path, *, now: datetime.datetime) -> None:
+def make_certificates(folder: Path, *, now: dt.datetime) -> None:
     """Make a new authority and everything it signs, and put the folder in place as one."""
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -121,21 +121,17 @@ def write_private(path: Path, content: str) -> None:
     fresh.replace(path)
 
 
-def _still_good(folder: Path, now: datetime.datetime) -> bool:
+def _still_good(folder: Path, now: dt.datetime) -> bool:
     wanted = [f"{identity.file}.{end}" for identity in IDENTITIES for end in ("crt", "key")]
     wanted += ["ca.crt", "service-accounts.key", *(f"{name}.kubeconfig" for name in KUBECONFIGS)]
     if not all((folder / name).is_file() for name in wanted):
         return False
     authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-    return (
-        authority.not_valid_before_utc
-        <= now
-        <= authority.not_valid_after_utc - datetime.timedelta(days=RENEW_BEFORE_DAYS)
-    )
+    return authority.not_valid_before_utc <= now <= authority.not_valid_after_utc - dt.timedelta(days=RENEW_BEFORE_DAYS)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: dt.datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -143,8 +139,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # a clock that is set back a little does no harm
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .not_valid_before(now - dt.timedelta(days=1))  # a clock that is set back a little does no harm
+        .not_valid_after(now + dt.timedelta(days=VALID_DAYS))
     )
 
 

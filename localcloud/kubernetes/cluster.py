@@ -5,7 +5,7 @@ repeated, may follow a crash or a reboot, and wait for one another. `up` keeps w
 back, their pods start anew.
 """
 
-import datetime
+import datetime as dt
 import fcntl
 import functools
 import http.client
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from localcloud import loadbalancer, setup
-from localcloud.kubernetes import leftovers, network, pause, settings
+from localcloud.kubernetes import leftovers, network, settings, static_image
 from localcloud.kubernetes.certificates import ensure_certificates, write_private
 from localcloud.kubernetes.layout import (
     API_PORT,
@@ -147,7 +147,7 @@ def _prepare(layout: Layout) -> None:
     network.check_free()
     network.check_alone()
     layout.state.mkdir(parents=True, exist_ok=True)
-    ensure_certificates(layout.certificates, now=datetime.datetime.now(datetime.UTC))
+    ensure_certificates(layout.certificates, now=dt.datetime.now(dt.UTC))
     write_private(layout.kubeconfig, (layout.certificates / "admin.kubeconfig").read_text())
     settings.write_settings(layout)
     network.remember_sysctls(layout.state / SYSCTLS)
@@ -162,7 +162,7 @@ def _start(parts: dict[str, Program], programs: Path, layout: Layout) -> None:
     new_kubelet = parts["kubelet"].pid() is None
     _start_etcd(parts["etcd"], layout)
     parts["containerd"].start(_containerd_answers)
-    import_image(pause.image_archive(programs / "pause", name=PAUSE_IMAGE))
+    import_image(static_image.image_archive(programs / "pause", name=PAUSE_IMAGE))
     parts["kube-apiserver"].start(functools.partial(_api_ready, layout), within_seconds=60)
     if new_kubelet:
         _forget_pods(layout)
@@ -273,7 +273,7 @@ def _node_ready(layout: Layout, since: float) -> bool:
     """Return whether the node has said that it is ready, after the instant `since` (seconds since the epoch)."""
     for node in _api(layout, "GET", "/api/v1/nodes")["items"]:
         for condition in node["status"].get("conditions", ()):
-            said = datetime.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
+            said = dt.datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp()
             if node["metadata"]["name"] == NODE and condition["type"] == "Ready" and condition["status"] == "True":
                 return said >= int(since)
     return False

@@ -2,15 +2,15 @@
 
 - Fallback routes are laid first and taken away last: what no interface of ours claims is unreachable, and never
   follows the machine's default route.
-- Between the bridge and any other interface nothing is forwarded, whatever the machine's `ip_forward` says; pods have
-  no default route, and may answer the machine but not call it.
+- Between the bridge and any other interface nothing is forwarded, whatever the machine's `ip_forward` says; pods reach
+  each other and Services, have no default route, and may answer the machine but not call it.
 - What was set on the machine is remembered and set back.
 """
 
 import ipaddress
 import json
 import subprocess
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.kubernetes.layout import BRIDGE, NETWORK, NODE_ADDRESS, POD_NETWORK, SERVICE_NETWORK
@@ -19,27 +19,39 @@ from localcloud.processes import StartError
 FALLBACK_METRIC = "4278198272"
 """Worse than any route a person or a DHCP client writes (they stay below 2^32 - 16 million)."""
 
-FORWARD_CHAIN = "SHIPMATE-FORWARD"
-INPUT_CHAIN = "SHIPMATE-INPUT"
 
-CHAINS = {
-    # chain: (the chain it is called from first, its rules)
-    FORWARD_CHAIN: (
-        "FORWARD",
-        (
-            ("-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"),
-            ("-i", BRIDGE, "-j", "DROP"),
-            ("-o", BRIDGE, "-j", "DROP"),
-        ),
+@dataclass(frozen=True)
+class Chain:
+    """A packet filter chain of ours, and the built-in chain that calls it first."""
+
+    table: str
+    parent: str
+    name: str
+    rules: tuple[str, ...]
+
+
+FENCE = Chain(
+    "mangle",  # before anything kube-proxy may accept in the filter table
+    "FORWARD",
+    "SHIPMATE-FENCE",
+    (f"-i {BRIDGE} ! -o {BRIDGE} -j DROP", f"! -i {BRIDGE} -o {BRIDGE} -j DROP"),
+)
+INSIDE = Chain(
+    "filter",  # Docker and firewalls like to drop by default what is forwarded
+    "FORWARD",
+    "SHIPMATE-INSIDE",
+    (f"-i {BRIDGE} -o {BRIDGE} -j ACCEPT",),
+)
+TO_THE_MACHINE = Chain(
+    "filter",
+    "INPUT",
+    "SHIPMATE-INPUT",
+    (
+        f"-i {BRIDGE} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+        f"-i {BRIDGE} -j REJECT",
     ),
-    INPUT_CHAIN: (
-        "INPUT",
-        (
-            ("-i", BRIDGE, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"),
-            ("-i", BRIDGE, "-j", "REJECT"),
-        ),
-    ),
-}
+)
+CHAINS = (FENCE, INSIDE, TO_THE_MACHINE)
 
 SYSCTLS_OF_KUBELET = (
     "vm.overcommit_memory",
@@ -94,13 +106,13 @@ def check_alone() -> None:
 def set_up() -> None:
     """Lay the fallback routes, the packet filter rules, the bridge and the Service route; may be repeated."""
     run("ip", "route", "replace", "unreachable", NETWORK, "metric", FALLBACK_METRIC)
-    for chain, (parent, rules) in CHAINS.items():
-        _replace_chain(chain, rules)
-        if not succeeds("iptables", "-w", "-C", parent, "-j", chain):
-            run("iptables", "-w", "-I", parent, "1", "-j", chain)
+    for chain in CHAINS:
+        _replace(chain)
     if not Path("/sys/class/net", BRIDGE).exists():
         run("ip", "link", "add", BRIDGE, "type", "bridge")
     Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6").write_text("1")
+    # From pod to pod by way of a Service; the machine's own ip_forward stays as it is, and the fence stands.
+    Path(f"/proc/sys/net/ipv4/conf/{BRIDGE}/forwarding").write_text("1")
     run("ip", "address", "replace", f"{NODE_ADDRESS}/{POD_NETWORK.rpartition('/')[2]}", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
     run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
@@ -116,7 +128,7 @@ def load_modules() -> None:
 
 def remove_service_rules(kube_proxy: Path) -> None:
     """Remove kube-proxy's packet filter rules with its own clean-up, if it was our kube-proxy that wrote them."""
-    if succeeds("iptables", "-w", "-S", FORWARD_CHAIN) and "KUBE-" in run("iptables-save"):
+    if succeeds("iptables", "-w", "-t", FENCE.table, "-S", FENCE.name) and "KUBE-" in run("iptables-save"):
         run(str(kube_proxy), "--cleanup")
 
 
@@ -126,11 +138,12 @@ def take_down() -> None:
         succeeds("ip", "link", "delete", port.name)
     if Path("/sys/class/net", BRIDGE).exists():
         run("ip", "link", "delete", BRIDGE)
-    for chain, (parent, _) in CHAINS.items():
-        while succeeds("iptables", "-w", "-D", parent, "-j", chain):
+    for chain in CHAINS:
+        iptables = ("iptables", "-w", "-t", chain.table)
+        while succeeds(*iptables, "-D", chain.parent, "-j", chain.name):
             pass
-        if succeeds("iptables", "-w", "-F", chain):
-            run("iptables", "-w", "-X", chain)
+        if succeeds(*iptables, "-F", chain.name):
+            run(*iptables, "-X", chain.name)
     while succeeds("ip", "route", "delete", "unreachable", NETWORK, "metric", FALLBACK_METRIC):
         pass
 
@@ -167,7 +180,15 @@ def _sysctl(name: str) -> Path:
     return Path("/proc/sys", *name.split("."))
 
 
-def _replace_chain(chain: str, rules: Sequence[Sequence[str]]) -> None:
-    """Make a chain of the filter table hold exactly these rules, in one step."""
-    lines = ["*filter", f":{chain} - [0:0]", *(" ".join(("-A", chain, *rule)) for rule in rules), "COMMIT", ""]
-    run("iptables-restore", "-w", "--noflush", stdin="\n".join(lines))
+def _replace(chain: Chain) -> None:
+    """Make a chain hold exactly its rules, in one step, and have it called before everything else."""
+    lines = [
+        f"*{chain.table}",
+        f":{chain.name} - [0:0]",
+        *(f"-A {chain.name} {rule}" for rule in chain.rules),
+        "COMMIT",
+    ]
+    run("iptables-restore", "-w", "--noflush", stdin="\n".join([*lines, ""]))
+    iptables = ("iptables", "-w", "-t", chain.table)
+    if not succeeds(*iptables, "-C", chain.parent, "-j", chain.name):
+        run(*iptables, "-I", chain.parent, "1", "-j", chain.name)

@@ -1,4 +1,4 @@
-"""The image of every pod's first container: one static program that waits, packed as an OCI archive."""
+"""Images of one static program, packed as an OCI archive: the pause image, and what tests run in pods."""
 
 import hashlib
 import io
@@ -11,14 +11,14 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What the kernel calls the processor, and what images do."""
 
 
-def image_archive(program: Path, *, name: str, command: str = "/pause") -> bytes:
+def image_archive(program: Path, *, name: str) -> bytes:
     """Return an OCI image layout (as tar) with one static program in it, called `name` once it is imported.
 
     Nothing in it depends on the clock. `ctr images import` reads it.
     """
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
-        entry = tarfile.TarInfo(command.removeprefix("/"))
+        entry = tarfile.TarInfo(program.name)
         content = program.read_bytes()
         entry.size, entry.mode = len(content), 0o755
         tar.addfile(entry, io.BytesIO(content))
@@ -26,7 +26,7 @@ def image_archive(program: Path, *, name: str, command: str = "/pause") -> bytes
     config = {
         "architecture": ARCHITECTURES[platform.machine()],
         "os": "linux",
-        "config": {"Entrypoint": [command], "User": "65535:65535"},
+        "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [_digest(blobs[0])]},
     }
     blobs.append(json.dumps(config).encode())
