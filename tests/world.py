@@ -1,4 +1,4 @@
-"""A whole small world in memory for tests of the pipeline: a data scientist, a developer, users, and Shipmate's ports."""
+"""A whole small world in memory: a data scientist, a developer, users, and Shipmate's ports."""
 
 import hashlib
 import json

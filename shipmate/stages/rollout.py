@@ -53,12 +53,11 @@ def roll_out(
         if not _is_applied(view, release):
             raise Conflict(f"somebody else changed the Deployment while {release.name} rolled out")
         seen = progress(view, cluster.pods(where.namespace, view.selector))
-        if isinstance(seen, Complete):
-            if seen.draining == 0 or clock.now() > deadline:
-                return RolledOut(**context.stamp(), release=release.number)
-        elif isinstance(seen, RolloutFailed):
+        if isinstance(seen, Complete):  # old pods may still finish their last requests; no new one reaches them
+            return RolledOut(**context.stamp(), release=release.number)
+        if isinstance(seen, RolloutFailed):
             return _failed(release, state, explain(seen, log=_log(seen, target, cluster)), context)
-        elif clock.now() > deadline:
+        if clock.now() > deadline:
             message = f"not rolled out within {target.rollout_within_seconds:.0f} s: {seen.message}"
             return _failed(release, state, RolloutFailed("RolloutDeadline", message), context)
         clock.sleep(POLL_SECONDS)
