@@ -211,18 +211,15 @@ def classify_fence(current: int | None, mine: int) -> Standing:
 
 
 def adopt_patch(deployment: DeploymentView) -> list[Operation]:
-    """Return the patch that puts a Deployment under the fence, at 0.
+    """Return the patch that puts a Deployment under the fence, at 0, unless somebody did so since.
 
-    It tests the resourceVersion, because a JSON Patch cannot test that something is absent. The template is not
-    touched: the API server would not keep an empty map of annotations.
+    The template is not touched: the API server would not keep an empty map of annotations.
     """
-    operations = [
-        _test("/metadata/uid", deployment.uid),
-        _test("/metadata/resourceVersion", deployment.resource_version),
-    ]
+    fence = f"/metadata/annotations/{_escape(FENCE)}"
+    absent = [_test(fence, None)]
     if deployment.annotations is None:
-        operations.append(_add("/metadata/annotations", {}))
-    return [*operations, _add(f"/metadata/annotations/{_escape(FENCE)}", "0")]
+        absent = _add_map("/metadata/annotations")
+    return [_test("/metadata/uid", deployment.uid), *absent, _add(fence, "0")]
 
 
 def fence_patch(
@@ -246,12 +243,13 @@ def fence_patch(
     index = deployment.index_of(container)
     spot = f"/spec/template/spec/containers/{index}"
     annotations = "/spec/template/metadata/annotations"
+    missing = _add_map(annotations) if deployment.template_annotations is None else []
     cause = f"shipmate {release}: pair {pair[:12]}, fence {new_fence}"
     return [
         _test("/metadata/uid", deployment.uid),
         _test(f"/metadata/annotations/{_escape(FENCE)}", str(expected_fence)),
         _test(f"{spot}/name", container),
-        *_add_template_annotations(deployment),
+        *missing,
         _replace(f"/metadata/annotations/{_escape(FENCE)}", str(new_fence)),
         _replace(f"{spot}/image", image),
         _add(f"{annotations}/{_escape(PAIR)}", pair),
@@ -276,16 +274,12 @@ def _must_rise(expected: int, new: int) -> None:
         raise Invalid(f"the fence must rise: {new} does not outrank {expected}")
 
 
-def _add_template_annotations(deployment: DeploymentView) -> list[Operation]:
-    """Return what creates the template's annotations if it has none, guarded so that it never empties them."""
-    if deployment.template_annotations is not None:
-        return []
-    path = "/spec/template/metadata"
-    return [
-        _test("/metadata/resourceVersion", deployment.resource_version),
-        *([] if "metadata" in deployment.template else [_add(path, {})]),
-        _add(f"{path}/annotations", {}),
-    ]
+def _add_map(path: str) -> list[Operation]:
+    """Return what creates a map that was not there, and does not empty one that came since.
+
+    The API server's JSON Patch takes a test for null as a test for absence; RFC 6902 would let it fail.
+    """
+    return [_test(path, None), _add(path, {})]
 
 
 def _test(path: str, value: object) -> Operation:

@@ -251,7 +251,7 @@ def test_a_deployment_is_adopted_once(world: World) -> None:
     assert before.fence is None
     after = patch(world, adopt_patch(before))
     assert after.fence == 0
-    assert after.generation == before.generation
+    assert after.template == before.template
     with pytest.raises(Conflict):
         patch(world, adopt_patch(before))
 
@@ -274,14 +274,26 @@ def test_a_worker_that_slept_between_decision_and_patch_changes_nothing(world: W
     with pytest.raises(Conflict):
         patch(world, asleep)
     now = world.cluster.deployment(world.namespace, "vision")
-    assert (now.fence, now.release, now.resource_version) == (2, "r-2", winner.resource_version)
+    assert (now.fence, now.release, now.generation) == (2, "r-2", winner.generation)
+
+
+def test_a_template_that_got_annotations_meanwhile_keeps_them(world: World) -> None:
+    seen_before = adopt(world)
+    annotations = "/spec/template/metadata/annotations"
+    patch(world, [{"op": "add", "path": annotations, "value": {"team": "vision"}}])
+    with pytest.raises(Conflict):
+        patch(world, release(world, seen_before, 1))
+    after = patch(world, release(world, world.cluster.deployment(world.namespace, "vision"), 1))
+    assert after.template_annotations is not None
+    assert after.template_annotations["team"] == "vision"
 
 
 def test_a_hold_shuts_out_every_release_before_it_and_restarts_nothing(world: World) -> None:
     view = adopt(world)
     before_the_hold = release(world, view, 1)
     held = patch(world, raise_fence_patch(view, expected_fence=0, new_fence=2))
-    assert (held.fence, held.generation) == (2, view.generation)
+    assert (held.fence, held.template) == (2, view.template)
+    assert held.generation == view.generation + 1, "the API server counts changed annotations of a Deployment too"
     with pytest.raises(Conflict):
         patch(world, before_the_hold)
     assert world.cluster.deployment(world.namespace, "vision").containers[0].image == world.good
@@ -304,7 +316,7 @@ def test_a_container_that_moved_is_not_patched(world: World) -> None:
 
 
 def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_one(world: World) -> None:
-    view = patch(world, release(world, adopt(world), 5))
+    patch(world, release(world, adopt(world), 5))
     if isinstance(world, RealWorld):
         world.wait_for_policies()
     fence = {"path": "/metadata/annotations/shipmate.dev~1fence"}
@@ -315,7 +327,8 @@ def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_on
     image = {"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": world.good}
     with pytest.raises(NotAllowed, match=r"a release needs a fence above 5"):
         patch(world, [image])
-    assert world.cluster.deployment(world.namespace, "vision").resource_version == view.resource_version
+    view = world.cluster.deployment(world.namespace, "vision")
+    assert (view.fence, view.containers[0].image) == (5, world.better)
 
 
 def test_a_patch_that_makes_no_deployment_is_invalid_and_not_a_lost_race(world: World) -> None:
@@ -543,7 +556,7 @@ def test_applying_again_keeps_what_was_released_or_is_refused(real: RealWorld) -
     refused = real.apply(check=False)
     assert "conflict" in refused
     assert 'shipmate" using apps/v1: .spec.template.spec.containers[name="app"].image' in refused
-    assert real.cluster.deployment(real.namespace, "vision").resource_version == released.resource_version
+    assert real.cluster.deployment(real.namespace, "vision").generation == released.generation
     real.apply(replicas=1, released=True)
     after = real.cluster.deployment(real.namespace, "vision")
     assert after.replicas == 1

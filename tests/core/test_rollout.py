@@ -141,26 +141,16 @@ def test_a_release_is_one_patch_that_tests_what_was_seen_before_it_changes_anyth
     ]
 
 
-@pytest.mark.parametrize(
-    ("metadata", "added"),
-    [
-        pytest.param({"labels": {"app": "vision"}}, ["/spec/template/metadata/annotations"], id="no annotations"),
-        pytest.param(None, ["/spec/template/metadata", "/spec/template/metadata/annotations"], id="no metadata"),
-    ],
-)
-def test_a_template_without_annotations_gets_them_only_if_nobody_wrote_since(
-    metadata: Object | None, added: list[str]
-) -> None:
+def test_a_template_without_annotations_gets_them_only_if_nobody_wrote_some_since() -> None:
     raw = manifest()
-    del raw["spec"]["template"]["metadata"]
-    if metadata is not None:
-        raw["spec"]["template"]["metadata"] = metadata
+    del raw["spec"]["template"]["metadata"]["annotations"]
     deployment = view_deployment(raw)
     operations = fence_patch(
         deployment, expected_fence=4, new_fence=5, container="app", image=IMAGE, pair=PAIR, release="r-2"
     )
-    guard = operations.index({"op": "test", "path": "/metadata/resourceVersion", "value": "77"})
-    assert [each["path"] for each in operations[guard + 1 :]][: len(added)] == added
+    path = "/spec/template/metadata/annotations"
+    guard = operations.index({"op": "test", "path": path, "value": None})
+    assert operations[guard + 1] == {"op": "add", "path": path, "value": {}}
     assert deployment.pair is None
     assert deployment.release is None
 
@@ -176,16 +166,26 @@ def test_a_hold_raises_the_fence_and_touches_no_template() -> None:
 @pytest.mark.parametrize(
     ("annotations", "between"),
     [
-        pytest.param({"a": "b"}, [], id="annotations are there"),
-        pytest.param(None, [{"op": "add", "path": "/metadata/annotations", "value": {}}], id="none are"),
+        pytest.param(
+            {"a": "b"},
+            [{"op": "test", "path": "/metadata/annotations/shipmate.dev~1fence", "value": None}],
+            id="annotations are there",
+        ),
+        pytest.param(
+            None,
+            [
+                {"op": "test", "path": "/metadata/annotations", "value": None},
+                {"op": "add", "path": "/metadata/annotations", "value": {}},
+            ],
+            id="none are",
+        ),
     ],
 )
-def test_adoption_adds_fence_0_if_nobody_wrote_since(annotations: Object | None, between: list[Object]) -> None:
+def test_adoption_adds_fence_0_if_there_is_none(annotations: Object | None, between: list[Object]) -> None:
     deployment = view(annotations=annotations)
     assert deployment.fence is None
     assert adopt_patch(deployment) == [
         {"op": "test", "path": "/metadata/uid", "value": "u-1"},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": "77"},
         *between,
         {"op": "add", "path": "/metadata/annotations/shipmate.dev~1fence", "value": "0"},
     ]

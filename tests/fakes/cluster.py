@@ -106,8 +106,7 @@ class FakeCluster:
             raise Invalid("spec.template.spec.containers[0].image: Required value")
         _admit(before, after)
         if after != before:
-            if after["spec"] != before["spec"]:
-                after["metadata"]["generation"] += 1
+            after["metadata"]["generation"] += 1  # for annotations too, as Deployments have it
             after["metadata"]["resourceVersion"] = self._new_version()
             self._deployments[namespace, name] = after
         views = view_deployment(copy.deepcopy(before)), view_deployment(copy.deepcopy(after))
@@ -315,6 +314,8 @@ def _apply(document: Object, operation: Operation) -> None:
         if operation["op"] == "add" and isinstance(where, dict):
             where[key] = copy.deepcopy(operation["value"])
             return
+        if operation["op"] == "test" and operation["value"] is None and isinstance(where, dict) and key not in where:
+            return  # not RFC 6902's way, but the API server's
         present = where[key]
         if operation["op"] == "test" and present == operation["value"]:
             return
