@@ -166,7 +166,7 @@ def images() -> Iterator[dict[str, str]]:
         found[name], archive = echo_image(mode, label)
         local_kubernetes.import_image(archive)
     server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyRegistry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     registry = f"127.0.0.1:{server.server_port}"
     local_kubernetes.add_registry_mirror(registry)
     try:

@@ -160,7 +160,7 @@ class FakeCluster:
         self.deleted.append(view_pod(self._pods.pop((namespace, name))))
         self._fault("delete_gate_pod", "after")
 
-    def ask_pod(  # noqa: PLR0917 - as the port has it
+    def ask_pod(
         self,
         namespace: str,
         pod: str,

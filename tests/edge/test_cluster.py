@@ -1,0 +1,328 @@
+"""What the contract suite cannot make a healthy API server do: its troubles, and the way to AKS."""
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from shipmate.edge.cluster import AKS_SCOPE, Cluster, aks_configuration
+from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
+
+RESOURCE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
+PATCH: list[dict[str, Any]] = [{"op": "test", "path": "/a", "value": 1}]
+
+
+class Call(NamedTuple):
+    method: str
+    path: str
+    authorization: str | None
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with `status`, `headers` and `body`, after `delay`; keeps what was asked."""
+
+    status = 200
+    body = b"{}"
+    delay = 0.0
+    hang_up = False
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.extra: dict[str, str] = {}
+        self.calls: list[Call] = []
+
+    def say(self, status: int, message: str, **extra: Any) -> None:
+        """Answer as the API server does: with a Status object."""
+        self.status = status
+        self.body = json.dumps({"kind": "Status", "apiVersion": "v1", "message": message, **extra}).encode()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing when a client went away before its reply."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.server.calls.append(Call(self.command, self.path, self.headers["Authorization"]))
+        time.sleep(self.server.delay)
+        if self.server.hang_up:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(self.server.status)
+        for name, value in self.server.extra.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server finds methods by these names
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def kubeconfig(folder: Path, url: str) -> str:
+    content = {
+        "clusters": [{"name": "c", "cluster": {"server": url}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "here",
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(content))
+    return f"kubeconfig:{path}#here"
+
+
+@contextmanager
+def connected(setting: str, timeout_seconds: float = 5) -> Iterator[Cluster]:
+    cluster = Cluster.connect(setting, registry="registry.test", timeout_seconds=timeout_seconds)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(server: Server, tmp_path: Path) -> Iterator[Cluster]:
+    with connected(kubeconfig(tmp_path, server.url)) as cluster:
+        yield cluster
+
+
+# -- an API server in trouble --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "extra", "for_a_read", "for_a_write"),
+    [
+        (400, {}, Invalid, Invalid),
+        (401, {}, NotAllowed, NotAllowed),
+        (403, {}, NotAllowed, NotAllowed),
+        (404, {}, NotFound, NotFound),
+        (409, {}, Conflict, Conflict),
+        (422, {}, Conflict, Conflict),
+        (422, {"details": {"causes": [{"field": "spec"}]}}, Invalid, Invalid),
+        (429, {}, Retryable, Retryable),
+        (500, {}, Retryable, Ambiguous),
+        (503, {}, Retryable, Ambiguous),
+        (504, {}, Retryable, Ambiguous),
+    ],
+)
+def test_each_trouble_names_the_next_move(
+    server: Server,
+    cluster: Cluster,
+    status: int,
+    extra: dict[str, Any],
+    for_a_read: type[ShipmateError],
+    for_a_write: type[ShipmateError],
+) -> None:
+    server.say(status, "so it is", **extra)
+    with pytest.raises(for_a_read, match=r"GET /apis/apps/v1/namespaces/n/deployments/d: so it is"):
+        cluster.deployment("n", "d")
+    with pytest.raises(for_a_write, match=r"PATCH /apis/apps/v1/namespaces/n/deployments/d: so it is"):
+        cluster.patch_deployment("n", "d", PATCH)
+
+
+def test_a_server_that_asks_for_patience_says_how_much(server: Server, cluster: Cluster) -> None:
+    server.say(429, "too many")
+    server.extra["Retry-After"] = "3"
+    with pytest.raises(Retryable) as raised:
+        cluster.pods("n", "a=b")
+    assert raised.value.after_seconds == 3
+
+
+def test_a_long_refusal_keeps_its_end_where_the_reason_is(server: Server, cluster: Cluster) -> None:
+    server.say(400, "x" * 5000 + "unknown field spec.nonsense")
+    with pytest.raises(Invalid, match=r"unknown field spec\.nonsense") as raised:
+        cluster.deployment("n", "d")
+    assert len(str(raised.value)) < 1000
+
+
+def test_a_reply_that_is_not_the_api_servers_is_quoted(server: Server, cluster: Cluster) -> None:
+    server.status, server.body = 502, b"<h1>Bad gateway</h1>"
+    with pytest.raises(Retryable, match="<h1>Bad gateway</h1>"):
+        cluster.deployment("n", "d")
+
+
+def test_a_write_without_a_reply_may_have_taken_effect(server: Server, tmp_path: Path) -> None:
+    server.delay = 0.5
+    with connected(kubeconfig(tmp_path, server.url), timeout_seconds=0.1) as cluster:
+        with pytest.raises(Retryable, match="got no reply"):
+            cluster.deployment("n", "d")
+        with pytest.raises(Ambiguous, match="got no reply"):
+            cluster.patch_deployment("n", "d", PATCH)
+        with pytest.raises(Retryable, match="got no reply"):  # a question changes nothing
+            cluster.ask_pod("n", "p", 8000, "POST", "/score", b"x", timeout=0.1)
+    assert [call.method for call in server.calls] == ["GET", "PATCH", "POST"], "nothing is sent twice"
+
+
+def test_a_write_whose_connection_broke_may_have_taken_effect(server: Server, cluster: Cluster) -> None:
+    server.hang_up = True
+    with pytest.raises(Ambiguous, match="got no reply"):
+        cluster.delete_gate_pod("n", "p", "u")
+    assert len(server.calls) == 1
+
+
+def test_a_write_that_did_not_arrive_may_be_repeated(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        setting = kubeconfig(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with connected(setting) as cluster, pytest.raises(Retryable, match="did not reach the API server"):
+            cluster.patch_deployment("n", "d", PATCH)
+
+
+def test_a_pod_that_cannot_be_asked_is_not_a_pod_that_says_no(server: Server, cluster: Cluster) -> None:
+    server.say(503, "error trying to reach service: dial tcp: connection refused")
+    with pytest.raises(Retryable, match="GET /readyz of pod n/p: error trying to reach service"):
+        cluster.ask_pod("n", "p", 8000, "GET", "/readyz")
+    server.status, server.body = 503, b'{"kind": "Status", "title": "not ready"}'
+    assert cluster.ask_pod("n", "p", 8000, "GET", "/readyz")[0] == 503
+    server.body = b"[1]"
+    assert cluster.ask_pod("n", "p", 8000, "GET", "/readyz")[2] == b"[1]"
+
+
+def test_names_cannot_leave_their_place_in_a_path(server: Server, cluster: Cluster) -> None:
+    server.say(404, "no")
+    with pytest.raises(NotFound):
+        cluster.deployment("../../x", "d?y")
+    assert server.calls[0].path == "/apis/apps/v1/namespaces/..%2F..%2Fx/deployments/d%3Fy"
+
+
+# -- where the cluster is ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["", "kubeconfig:", "aks:", f"aks:{RESOURCE}", "https://x", "in-cluster:x"])
+def test_a_setting_that_names_no_cluster_is_told_what_it_should_be(setting: str) -> None:
+    with pytest.raises(Invalid, match=r"names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:"):
+        Cluster.connect(setting, registry="r")
+
+
+def test_a_kubeconfig_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"there is no kubeconfig at .*/none: correct SHIPMATE_CLUSTER"):
+        Cluster.connect(f"kubeconfig:{tmp_path}/none#x", registry="r")
+    setting = kubeconfig(tmp_path, "http://127.0.0.1:9").replace("#here", "#there")
+    with pytest.raises(Invalid, match=r"cannot be used with context 'there'"):
+        Cluster.connect(setting, registry="r")
+
+
+def test_outside_a_pod_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(Invalid, match="this is no pod with a service account"):
+        Cluster.connect("in-cluster", registry="r")
+
+
+# -- AKS -----------------------------------------------------------------------------------------------------------
+
+
+class GrantedToken(NamedTuple):
+    token: str
+    expires_on: int
+
+
+class FakeCredential:
+    """Grants tokens that are good for an hour of the test's own clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.granted: list[str] = []
+
+    def get_token(self, *scopes: str) -> GrantedToken:
+        self.granted.append(scopes[0])
+        return GrantedToken(f"token-{len(self.granted)}", int(self.now) + 3600)
+
+
+def user_credentials(api_server: str) -> bytes:
+    content = {
+        "clusters": [
+            {
+                "name": "c",
+                "cluster": {
+                    "server": api_server,
+                    "certificate-authority-data": base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode(),
+                },
+            }
+        ],
+        "users": [{"name": "u", "user": {"exec": {"command": "kubelogin"}}}],
+    }
+    value = base64.b64encode(yaml.safe_dump(content).encode()).decode()
+    return json.dumps({"kubeconfigs": [{"name": "clusterUser", "value": value}]}).encode()
+
+
+def test_aks_is_reached_with_a_token_of_our_own_that_is_renewed_in_time(server: Server) -> None:
+    server.body = user_credentials(server.url)
+    credential = FakeCredential()
+    found = aks_configuration(RESOURCE, credential, resource_manager=server.url, now=lambda: credential.now)
+    assert server.calls == [
+        Call("POST", f"{RESOURCE}/listClusterUserCredential?api-version=2025-05-01", "Bearer token-1")
+    ]
+    assert found.host == server.url
+    assert found.ca_cert_data == "-----BEGIN CERTIFICATE-----"
+    assert credential.granted == ["https://management.azure.com/.default", AKS_SCOPE]
+
+    cluster = Cluster(found, registry="r")
+    server.body = b'{"items": []}'
+    for now, token in [(3299.0, "token-2"), (3301.0, "token-3"), (3302.0, "token-3")]:
+        credential.now = now
+        assert cluster.pods("n", "a=b") == ()
+        assert server.calls[-1].authorization == f"Bearer {token}"
+    cluster.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (403, NotAllowed, "give the identity the role Azure Kubernetes Service Cluster User Role"),
+        (404, NotFound, "correct SHIPMATE_CLUSTER"),
+        (400, Invalid, "answered 400 about"),
+        (429, Retryable, "answered 429 about"),
+        (503, Retryable, "answered 503 about"),
+    ],
+)
+def test_azure_resource_managers_troubles_name_the_next_move(
+    server: Server, status: int, error: type[ShipmateError], words: str
+) -> None:
+    server.status, server.body, server.extra = status, b'{"error": {}}', {"Retry-After": "5"}
+    with pytest.raises(error, match=words) as raised:
+        aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url)
+    assert not isinstance(raised.value, Retryable) or raised.value.after_seconds == 5
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"kubeconfigs": [{"value": "e30="}]}', b'{"kubeconfigs": [{"value": 1}]}']
+)
+def test_credentials_of_another_shape_are_refused(server: Server, body: bytes) -> None:
+    server.body = body
+    with pytest.raises(Invalid, match="gave no usable credentials of"):
+        aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url)
+
+
+def test_an_azure_resource_manager_that_is_away_is_retried() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Retryable, match=r"Azure Resource Manager did not answer about"):
+            aks_configuration(RESOURCE, FakeCredential(), resource_manager=url)
