@@ -10,6 +10,7 @@ import argparse
 import functools
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,9 @@ NETWORK = ipaddress.ip_network("127.77.0.0/16")
 
 RESERVED = {"vision/vision": 1}
 """The Services, as namespace/name, whose place in the network is known beforehand."""
+
+REMEMBERED = 1000
+"""So many addresses are kept for Services that may come back."""
 
 RECONNECT_SECONDS = 1.0
 RELOAD_EVERY_SECONDS = 1.0
@@ -94,13 +98,24 @@ class Addresses:
         self._places: dict[str, int] = json.loads(file.read_text()) if file.exists() else dict(RESERVED)
 
     def of(self, service: str) -> str:
-        """Return the address of a Service (namespace/name); a new one gets the lowest that was never given away."""
+        """Return the address of a Service (namespace/name); a new one gets the lowest that is free."""
         if service not in self._places:
-            self._places[service] = max(self._places.values(), default=0) + 1
-            fresh = self._file.with_suffix(".new")
-            fresh.write_text(json.dumps(self._places, indent=2))
-            fresh.replace(self._file)
+            taken = set(self._places.values())
+            self._places[service] = next(place for place in itertools.count(1) if place not in taken)
+            self._write()
         return str(NETWORK[self._places[service]])
+
+    def forget(self, *, all_but: Iterable[str]) -> None:
+        """Once many addresses are given away, take back those of Services that are no more."""
+        if len(self._places) > REMEMBERED:
+            kept = {*all_but, *RESERVED}
+            self._places = {service: place for service, place in self._places.items() if service in kept}
+            self._write()
+
+    def _write(self) -> None:
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps(self._places, indent=2))
+        fresh.replace(self._file)
 
 
 def configuration(doors: Iterable[Door], *, status_socket: Path) -> str:
@@ -212,6 +227,7 @@ class LoadBalancer:
         """Open and close doors for the Services there are now; return the version of the list that was read."""
         listed = self._core.list_service_for_all_namespaces()
         wishes = [wanted for service in listed.items if (wanted := wish(service))]
+        self._addresses.forget(all_but=[wanted.service for wanted in wishes])
         doors = [
             Door(wanted.service, self._addresses.of(wanted.service), port, wanted.cluster_address)
             for wanted in wishes

@@ -24,6 +24,8 @@ SHIM_SOCKETS = Path("/run/containerd/s")
 
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
 NETWORK_RESULTS = Path("/var/lib/cni/results")
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+"""Folders that the kubelet and containerd fill wherever they are told to live."""
 
 
 def kill_pods(*, within_seconds: float = 15) -> None:
@@ -99,13 +101,24 @@ def mounts_below(*folders: Path) -> Iterator[Path]:
 
 def remove_files(layout: Layout) -> None:
     """Remove what only running pods need: sockets, sandboxes, volumes, logs, addresses."""
+    sandboxes = [folder.name for folder in RUNTIME.glob("containerd/io.containerd.grpc.v1.cri/sandboxes/*")]
+    _remove(NETWORK_RESULTS / f"cni-loopback-{sandbox}-lo" for sandbox in sandboxes)
+    _remove(NETWORK_RESULTS.glob("shipmate-*"))
+    _remove(_links_into(CONTAINER_LOG_LINKS, layout.pod_logs))
+    _remove(_dead(SHIM_SOCKETS.glob("*")))
+    _remove(_dead(DEVICE_PLUGINS.glob("kubelet.sock")))
+    for folder in (
+        *(SHIM_SOCKETS, SHIM_SOCKETS.parent / "runc", SHIM_SOCKETS.parent),
+        *(NETWORK_RESULTS, NETWORK_RESULTS.parent),
+        *(DEVICE_PLUGINS, DEVICE_PLUGINS.parent),
+        CONTAINER_LOG_LINKS,
+    ):
+        with suppress(OSError):  # other people's things are in it
+            folder.rmdir()
     for folder in (RUNTIME, layout.kubelet, layout.pod_logs, layout.addresses):
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             raise StartError(f"{folder} cannot be removed; something still uses it: try `down` once more")
-    _remove(_links_into(CONTAINER_LOG_LINKS, layout.pod_logs))
-    _remove(NETWORK_RESULTS.glob("shipmate-*"))
-    _remove(_dead_sockets())
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -119,7 +132,7 @@ def _links_into(folder: Path, target: Path) -> Iterator[Path]:
             yield link
 
 
-def _dead_sockets() -> Iterator[Path]:
-    """Yield the shim sockets nobody listens on any more."""
+def _dead(sockets: Iterable[Path]) -> Iterator[Path]:
+    """Yield the sockets nobody listens on any more."""
     listening = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
-    return (socket for socket in SHIM_SOCKETS.glob("*") if str(socket) not in listening)
+    return (socket for socket in sockets if str(socket) not in listening)

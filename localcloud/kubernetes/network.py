@@ -127,9 +127,15 @@ def load_modules() -> None:
 
 
 def remove_service_rules(kube_proxy: Path) -> None:
-    """Remove kube-proxy's packet filter rules with its own clean-up, if it was our kube-proxy that wrote them."""
+    """Remove kube-proxy's packet filter rules with its own clean-up, if it was our kube-proxy that wrote them.
+
+    It leaves one chain, which on other clusters the kubelet may own.
+    """
     if succeeds("iptables", "-w", "-t", FENCE.table, "-S", FENCE.name) and "KUBE-" in run("iptables-save"):
         run(str(kube_proxy), "--cleanup")
+        for program in ("iptables", "ip6tables"):
+            for parent in ("INPUT", "OUTPUT"):
+                _remove_chain(program, Chain("filter", parent, "KUBE-FIREWALL", ()))
 
 
 def take_down() -> None:
@@ -139,11 +145,7 @@ def take_down() -> None:
     if Path("/sys/class/net", BRIDGE).exists():
         run("ip", "link", "delete", BRIDGE)
     for chain in CHAINS:
-        iptables = ("iptables", "-w", "-t", chain.table)
-        while succeeds(*iptables, "-D", chain.parent, "-j", chain.name):
-            pass
-        if succeeds(*iptables, "-F", chain.name):
-            run(*iptables, "-X", chain.name)
+        _remove_chain("iptables", chain)
     while succeeds("ip", "route", "delete", "unreachable", NETWORK, "metric", FALLBACK_METRIC):
         pass
 
@@ -192,3 +194,12 @@ def _replace(chain: Chain) -> None:
     iptables = ("iptables", "-w", "-t", chain.table)
     if not succeeds(*iptables, "-C", chain.parent, "-j", chain.name):
         run(*iptables, "-I", chain.parent, "1", "-j", chain.name)
+
+
+def _remove_chain(program: str, chain: Chain) -> None:
+    """Have a chain called no more, and remove it when nothing else calls it either."""
+    iptables = (program, "-w", "-t", chain.table)
+    while succeeds(*iptables, "-D", chain.parent, "-j", chain.name):
+        pass
+    if succeeds(*iptables, "-F", chain.name):
+        succeeds(*iptables, "-X", chain.name)

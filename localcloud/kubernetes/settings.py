@@ -77,6 +77,11 @@ state = "{RUNTIME}/containerd"
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "{RUNTIME}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{layout.settings}/cni"
@@ -268,6 +273,7 @@ def controller_manager_command(programs: Path, layout: Layout) -> list[str]:
         "--secure-port=0",
         "--kube-api-qps=100",
         "--kube-api-burst=200",
+        f"--flex-volume-plugin-dir={layout.state}/volume-plugins",
         "--controllers=*,-node-ipam-controller,-cloud-node-lifecycle-controller,-node-route-controller,-service-lb-controller",
     ]
 
