@@ -84,7 +84,8 @@ def prepare(picture: Image.Image, how: Preparation) -> Tensor:
     width, height = picture.size
     side = max(1, round(min(width, height) * how.crop))
     left, top = (width - side) // 2, (height - side) // 2
-    square = picture.resize((how.size, how.size), RESAMPLING[how.resample], box=(left, top, left + side, top + side))
+    square = picture.crop((left, top, left + side, top + side))
+    square = square.resize((how.size, how.size), RESAMPLING[how.resample])
     values = (np.asarray(square, np.float32) - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1) if how.layout == "NCHW" else values, np.float32)
 
