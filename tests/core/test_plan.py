@@ -1,0 +1,508 @@
+"""The decision: what comes next in every situation a target can be in, and the words for why nothing does."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from shipmate.core import plan
+from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, IllegalStep, Phase
+from shipmate.core.plan import decide, guilty, last_good, newest_pair
+from shipmate.core.refs import Pair
+from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
+from tests.fakes.histories import NOON, Story, digest, pair, published, pushed
+
+TARGET = Target(
+    name="vision",
+    app=AppSource("vision-app"),
+    model=ModelSource("models", "net"),
+    release=ReleaseRepository("vision"),
+    deployment=DeploymentRef("vision", "vision"),
+    public_url="http://door.test",
+    quiet_seconds=2,
+    quiet_cap_seconds=10,
+)
+
+NAMES = {digest(name): name for name in ("A1", "A2", "A3", "M1", "M2", "M3")}
+
+
+def words(step: plan.Step, story: Story) -> str:
+    """Return a step as the table below spells it."""
+    match step:
+        case plan.Idle(reason, _):
+            return f"idle: {reason}"
+        case plan.Wait(until, reason):
+            return f"wait {(until - story.now).total_seconds():g} s: {reason}"
+        case plan.Resolve(publication):
+            return f"resolve {publication.event.event_id}"
+        case plan.Plan(wanted, trigger, author, _, request, to, undoes, image):
+            text = f"plan {NAMES[wanted.app]}+{NAMES[wanted.model]}: {trigger} by {author}"
+            text += f", asked by {request}" if request else ""
+            text += f", back to r-{to}" if to else ""
+            text += f", undoes r-{undoes}" if undoes else ""
+            assert (image is not None) == (to is not None)
+            return text
+        case plan.WaitForPartner(app, model, _):
+            return f"record that {NAMES[app]} and {NAMES[model]} do not fit"
+        case plan.Supersede(release, message):
+            return f"supersede {release.name}: {message}"
+        case _:
+            return f"{type(step).__name__} {step.release.name}"
+
+
+def after(story: Story, worker: str = "worker-1") -> str:
+    """Return what comes next after a story, in words."""
+    return words(decide(story.state, TARGET, story.now, worker, stalled_seconds=60), story)
+
+
+SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
+    # what came in
+    "an empty ledger": (lambda s: s, "idle: NoApp"),
+    "only an app": (lambda s: s.app("A1"), "idle: NoModel"),
+    "only a model": (lambda s: s.model("M1"), "idle: NoApp"),
+    "a push is to be read": (lambda s: s.receive(pushed("e1", "A1")), "resolve e1"),
+    "the older of two is read first": (
+        lambda s: s.receive(pushed("e1", "A1")).receive(published("e2", "M1")),
+        "resolve e1",
+    ),
+    "reading failed and is tried later": (
+        lambda s: s.receive(pushed("e1", "A1")).err_reading("e1", 5),
+        "wait 4 s: retry",
+    ),
+    "reading failed and is due again": (
+        lambda s: s.receive(pushed("e1", "A1")).err_reading("e1", 5).wait(4),
+        "resolve e1",
+    ),
+    "one retry holds nothing else up": (
+        lambda s: s.receive(pushed("e1", "A1")).receive(published("e2", "M1")).err_reading("e1"),
+        "resolve e2",
+    ),
+    "up to date but for a retry": (
+        lambda s: s.ship_first().receive(pushed("e1", "A2")).err_reading("e1", 5),
+        "wait 4 s: retry",
+    ),
+    "held but for a retry": (
+        lambda s: (
+            s.ship_first().app("A2").hold().plan("A2", "M1").build().gate().park().receive(pushed("e9", "A3"))
+        ).err_reading("e9"),
+        "wait 4 s: retry",
+    ),
+    "asked for while reading is tried later": (
+        lambda s: s.receive(pushed("e1", "A1")).err_reading("e1").request("k1"),
+        "wait 3 s: retry",
+    ),
+    "an ignored event is not news": (lambda s: s.ship_first().ignore("e9"), "idle: UpToDate"),
+    # the quiet window
+    "the first pair, in its quiet window": (lambda s: s.app("A1").model("M1"), "wait 1 s: quiet window"),
+    "the first pair": (lambda s: s.app("A1").model("M1").wait(1), "plan A1+M1: model by shipmate"),
+    "a steady stream of pushes, before the cap": (
+        lambda s: s.ship_first().app("A2").wait(7.5).app("A3"),
+        "wait 0.5 s: quiet window",  # first change + 10 s, though the last was a second ago
+    ),
+    "a steady stream of pushes, at the cap": (
+        lambda s: s.ship_first().app("A2").wait(7.5).app("A3").wait(0.5),
+        "plan A3+M1: app by shipmate",
+    ),
+    "a model and a code publish together make one release": (
+        lambda s: s.ship_first().app("A2").model("M2").wait(2),
+        "plan A2+M2: model by shipmate",
+    ),
+    "a late older model leaves the quiet window alone": (
+        lambda s: s.ship_first().wait(60).model("M0", uploaded_at=NOON - timedelta(days=1)).wait(60).app("A2"),
+        "wait 1 s: quiet window",
+    ),
+    # newest pair
+    "a new app": (lambda s: s.ship_first().app("A2").wait(2), "plan A2+M1: app by shipmate"),
+    "a new model": (lambda s: s.ship_first().model("M2").wait(2), "plan A1+M2: model by shipmate"),
+    "an older model that came late": (
+        lambda s: s.ship_first().model("M2", uploaded_at=NOON - timedelta(days=1)).wait(2),
+        "idle: UpToDate",
+    ),
+    "live and up to date": (lambda s: s.ship_first(), "idle: UpToDate"),
+    "an older pair released by hand stays": (
+        lambda s: (
+            s.ship_first()
+            .app("A2")
+            .ship("A2", "M1")
+            .request("k", pair("A1", "M1"))
+            .ship("A1", "M1", "request", request="k")
+        ),
+        "idle: AlreadyReleased",
+    ),
+    "and stays when a model comes that does not fit": (
+        lambda s: (
+            (
+                s.ship_first()
+                .app("A2")
+                .ship("A2", "M1")
+                .request("k", pair("A1", "M1"))
+                .ship("A1", "M1", "request", request="k")
+            )
+            .model("M2", "2")
+            .await_partner("A2", "M2")
+            .wait(2)
+        ),
+        "idle: AlreadyReleased",
+    ),
+    "a tag moved back to an app that was live": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").wait(60).app("A1").wait(2),
+        "plan A1+M1: app by shipmate",
+    ),
+    "a superseded pair starts anew": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").supersede(),
+        "plan A2+M1: app by shipmate",
+    ),
+    "a failed pair whose halves are free is not tried again": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().fail(),
+        "idle: AlreadyReleased",
+    ),
+    # quarantine
+    "a quarantined app is passed over": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().reject(digest("A2")),
+        "idle: UpToDate",
+    ),
+    "a quarantined model is passed over, a new app goes on": (
+        lambda s: s.ship_first().model("M2").plan("A1", "M2").build().reject(digest("M2")).app("A2").wait(2),
+        "plan A2+M1: app by shipmate",
+    ),
+    "a quarantined pair": (
+        lambda s: s.ship_first().app("A2").model("M2").plan("A2", "M2").build().reject(pair("A2", "M2").key),
+        "idle: Quarantined",
+    ),
+    "the only app is quarantined": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().reject(digest("A1")),
+        "idle: Quarantined",
+    ),
+    # misfits
+    "a misfit is recorded": (
+        lambda s: s.ship_first().model("M2", "2").wait(2),
+        "record that A1 and M2 do not fit",
+    ),
+    "a misfit waits": (
+        lambda s: s.ship_first().model("M2", "2").wait(2).await_partner("A1", "M2"),
+        "idle: WaitingForPartner",
+    ),
+    "a misfit before anything was live": (
+        lambda s: s.app("A1").model("M2", "2").await_partner("A1", "M2"),
+        "idle: WaitingForPartner",
+    ),
+    "its partner comes": (
+        lambda s: s.ship_first().model("M2", "2").await_partner("A1", "M2").wait(60).app("A2", "2").wait(2),
+        "plan A2+M2: model by shipmate",
+    ),
+    "the newest half that fits goes on while the other waits": (
+        lambda s: s.ship_first().model("M2", "2").await_partner("A1", "M2").app("A2").await_partner("A2", "M2").wait(2),
+        "plan A2+M1: app by shipmate",
+    ),
+    "an app is the misfit, a new model goes on": (
+        lambda s: s.ship_first().app("A2", "2").await_partner("A2", "M1").model("M2").await_partner("A2", "M2").wait(2),
+        "plan A1+M2: model by shipmate",
+    ),
+    "both newest halves have partners: the newer pair goes on": (
+        lambda s: (
+            s.app("A1").model("M1").wait(10).app("A2", "2").model("M2", "2").wait(10).app("A3").wait(2)
+        ).await_partner("A3", "M2"),
+        "plan A2+M2: model by shipmate",
+    ),
+    "a partner older than the live one does not serve": (
+        lambda s: s.app("A1", "2").app("A2").model("M1").ship("A2", "M1").model("M2", "2").await_partner("A2", "M2"),
+        "idle: WaitingForPartner",
+    ),
+    "a quarantined partner does not serve": (
+        lambda s: (
+            s.ship_first().app("A2", "2").model("M2", "2").plan("A2", "M2").build().reject(digest("A2"))
+        ).await_partner("A1", "M2"),
+        "idle: WaitingForPartner",
+    ),
+    "a misfit is recorded once, the release in between notwithstanding": (
+        lambda s: (
+            s.ship_first()
+            .model("M2", "2")
+            .await_partner("A1", "M2")
+            .app("A2")
+            .await_partner("A2", "M2")
+            .ship("A2", "M1")
+        ),
+        "idle: WaitingForPartner",
+    ),
+    # the stages
+    "planned": (lambda s: s.app("A1").model("M1").plan("A1", "M1"), "Build r-1"),
+    "built": (lambda s: s.app("A1").model("M1").plan("A1", "M1").build(), "Gate r-1"),
+    "gated": (lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate(), "Intend r-1"),
+    "intended": (lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend(), "RollOut r-1"),
+    "rolled out": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().roll_out(),
+        "Verify r-1",
+    ),
+    "the active one finishes before newer ones start": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().app("A3").receive(pushed("e9", "A3")),
+        "Gate r-2",
+    ),
+    "a stage is tried again later": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5),
+        "wait 4 s: retry",
+    ),
+    "a stage is due again": (lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5).wait(4), "Build r-1"),
+    "another worker has it": (
+        lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1"),
+        "wait 59 s: another worker has it",
+    ),
+    "another worker stalled": (
+        lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").wait(59),
+        "Build r-1",
+    ),
+    "another worker's retry is anybody's": (
+        lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").err(5).wait(4),
+        "Build r-1",
+    ),
+    # requests
+    "a release is asked for, of the newest pair": (
+        lambda s: s.app("A1").model("M1").request("k1"),
+        "plan A1+M1: request by ana, asked by k1",  # no quiet window: a person waits
+    ),
+    "a release is asked for, of an older pair": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").request("k1", pair("A1", "M1")),
+        "plan A1+M1: request by ana, asked by k1",
+    ),
+    "a release is asked for where there is nothing": (lambda s: s.request("k1"), "idle: NothingPublished"),
+    "a request supersedes what is on its way": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().request("k1", pair("A1", "M1")),
+        "supersede r-2: ana asked for another release",
+    ),
+    "a request lets a rollout finish": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().request("k1", pair("A1", "M1")),
+        "RollOut r-2",
+    ),
+    "a request supersedes what is held": (
+        lambda s: s.ship_first().app("A2").hold().plan("A2", "M1").build().gate().park().resume().request("k1"),
+        "supersede r-2: ana asked for another release",
+    ),
+    "and is planned then": (
+        lambda s: (
+            s.ship_first().app("A2").hold().plan("A2", "M1").build().gate().park().resume().request("k1").supersede()
+        ),
+        "plan A2+M1: request by ana, asked by k1",
+    ),
+    "a request waits for a rollback": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).request("k1"),
+        "Build r-3",
+    ),
+    # rollbacks
+    "a rollback is asked for": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").ask_rollback("k1", 1),
+        "plan A1+M1: rollback by bo, asked by k1, back to r-1, undoes r-2",
+    ),
+    "a rollback goes before everything": (
+        lambda s: (
+            s.ship_first().app("A2").ship("A2", "M1").request("k0").receive(pushed("e9", "A3")).ask_rollback("k1", 1)
+        ),
+        "plan A1+M1: rollback by bo, asked by k1, back to r-1, undoes r-2",
+    ),
+    "a rollback preempts what is built": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").app("A3").plan("A3", "M1").ask_rollback("k1", 1),
+        "supersede r-3: bo rolled back: daisies come back wrong",
+    ),
+    "a rollback preempts what is rolling out": (
+        lambda s: (
+            s.ship_first().app("A2").ship("A2", "M1").app("A3").plan("A3", "M1").build().gate().intend()
+        ).ask_rollback("k1", 1),
+        "supersede r-3: bo rolled back: daisies come back wrong",
+    ),
+    "a rollback preempts another worker's stage": (
+        lambda s: s.taken_over_by("worker-2").ship_first().app("A2").plan("A2", "M1").ask_rollback("k1", 1),
+        "supersede r-2: bo rolled back: daisies come back wrong",
+    ),
+    "a rollback to the live release, out of a rollout": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().ask_rollback("k1", 1).supersede(),
+        "plan A1+M1: rollback by bo, asked by k1, back to r-1",
+    ),
+    "a rollback does not preempt a rollback": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).ask_rollback("k1", 2),
+        "Build r-3",
+    ),
+    "a rollback needs no gate": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).build(),
+        "Intend r-3",
+    ),
+    "a rollback ships under a hold": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").hold().plan_rollback(1, 2).build(),
+        "Intend r-3",
+    ),
+    "a rollout failed: the last good one comes back": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().roll_out().fail(digest("A2")),
+        "plan A1+M1: automatic_rollback by shipmate, back to r-1, undoes r-2",
+    ),
+    "a rollout failed under a hold: the same": (
+        lambda s: (
+            s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().roll_out().hold().fail(digest("A2"))
+        ),
+        "plan A1+M1: automatic_rollback by shipmate, back to r-1, undoes r-2",
+    ),
+    "the first rollout failed: there is nothing to go back to": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().fail(pair("A1", "M1").key),
+        "idle: Quarantined",
+    ),
+    "a rollback failed: it is not rolled back": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).build().intend().fail(),
+        "idle: UpToDate",
+    ),
+    "a rollback is live: what it undid ships no more": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").roll_back(1, 2, digest("A2")),
+        "idle: UpToDate",
+    ),
+    "after a rollback, the next publish goes up to the hold": (
+        lambda s: (
+            (s.ship_first().app("A2").ship("A2", "M1").roll_back(1, 2, digest("A2")).app("A3").plan("A3", "M1"))
+            .build()
+            .gate()
+        ),
+        "Park r-4",
+    ),
+    # holds
+    "a hold lets a release get ready": (
+        lambda s: s.ship_first().hold().app("A2").wait(2),
+        "plan A2+M1: app by shipmate",
+    ),
+    "a hold parks what is ready": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate(),
+        "Park r-2",
+    ),
+    "what is parked stays": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park(),
+        "idle: Held",
+    ),
+    "what is parked ships when the hold is lifted": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().resume(),
+        "Intend r-2",
+    ),
+    "a fence outran the patch, and the hold is lifted": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().hold().park().resume(),
+        "Intend r-2",
+    ),
+    "what is parked is superseded by newer": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().app("A3"),
+        "supersede r-2: a newer pair was published",
+    ),
+    "and the newer one gets ready": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().app("A3").supersede().wait(2),
+        "plan A3+M1: app by shipmate",
+    ),
+    "what is parked stays when a misfit comes": (
+        lambda s: (
+            s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().model("M2", "2")
+        ).await_partner("A2", "M2"),
+        "idle: Held",
+    ),
+    "an older pair asked for by hand stays parked though it is not the newest": (
+        lambda s: (
+            (
+                s.ship_first()
+                .app("A2")
+                .ship("A2", "M1")
+                .request("k", pair("A1", "M1"))
+                .plan("A1", "M1", "request", request="k")
+            )
+            .build()
+            .hold()
+            .gate()
+            .park()
+        ),
+        "idle: Held",
+    ),
+    "what is parked and quarantined since ends": (
+        lambda s: (
+            s.ship_first().app("A2").ship("A2", "M1").model("M2").plan("A2", "M2").build().hold().gate().park()
+        ).roll_back(1, 2, digest("A2")),
+        "supersede r-3: its pair, or a half of it, is quarantined by now",
+    ),
+    "and its free half goes on": (
+        lambda s: (
+            (s.ship_first().app("A2").ship("A2", "M1").model("M2").plan("A2", "M2").build().hold().gate().park())
+            .roll_back(1, 2, digest("A2"))
+            .supersede(3)
+        ),
+        "plan A1+M2: model by shipmate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("told", "expected"), SITUATIONS.values(), ids=SITUATIONS)
+def test_what_comes_next(told: Callable[[Story], Story], expected: str) -> None:
+    assert after(told(Story())) == expected
+
+
+def test_idle_and_waiting_steps_say_why() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().hold().gate().park()
+    step = decide(story.state, TARGET, story.now, "worker-1", 60)
+    assert step == plan.Idle("Held", "r-2 is ready; a hold by bo keeps it: a demo is on")
+    story = Story().ship_first().model("M2", "2")
+    step = decide(story.state, TARGET, story.now, "worker-1", 60)
+    assert isinstance(step, plan.WaitForPartner)
+    assert step.message == (
+        "model M2 needs app contract 2, app A1 speaks 1: the release waits until a half is published that fits"
+    )
+    story = Story().ship_first().app("A2").model("M2").wait(2)
+    step = decide(story.state, TARGET, story.now, "worker-1", 60)
+    assert isinstance(step, plan.Plan)
+    assert step.reason == "model M2 was published and app A2 was published"
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().gate().intend().fail()
+    step = decide(story.state, TARGET, story.now, "worker-1", 60)
+    assert isinstance(step, plan.Plan)
+    assert step.reason == "r-2 failed: nobody answered"
+
+
+@pytest.mark.parametrize(
+    ("bad", "good", "blamed"),
+    [
+        pytest.param(pair("A2", "M1"), pair("A1", "M1"), (digest("A2"),), id="only the app changed"),
+        pytest.param(pair("A1", "M2"), pair("A1", "M1"), (digest("M2"),), id="only the model changed"),
+        pytest.param(pair("A2", "M2"), pair("A1", "M1"), (pair("A2", "M2").key,), id="both changed: the pair alone"),
+        pytest.param(pair("A1", "M1"), None, (pair("A1", "M1").key,), id="nothing to compare with"),
+        pytest.param(pair("A1", "M1"), pair("A1", "M1"), (), id="nothing changed"),
+    ],
+)
+def test_who_is_guilty(bad: Pair, good: Pair | None, blamed: tuple[str, ...]) -> None:
+    assert guilty(bad, good) == blamed
+
+
+def test_the_last_good_release_is_the_newest_verified_that_is_not_quarantined() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").app("A3").ship("A3", "M1")
+    assert last_good(story.state) == story.state.release(3)
+    story.plan_rollback(2, 3).build().intend().roll_out().go_live(digest("A3"))
+    good = last_good(story.state)
+    assert good is not None
+    assert (good.number, good.pair) == (4, pair("A2", "M1"))
+    assert last_good(Story().app("A1").model("M1").plan("A1", "M1").state) is None
+
+
+def test_a_release_that_is_quarantined_since_is_not_gone_back_to() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").model("M2").plan("A2", "M2").build().reject(digest("A2"))
+    assert last_good(story.state) == story.state.release(1)
+
+
+def test_two_hundred_releases_later_the_last_good_one_is_still_found() -> None:
+    story = Story().ship_first()
+    for number in range(RELEASES_KEPT + 5):
+        story.app(f"X{number}").plan(f"X{number}", "M1").build().reject(digest(f"X{number}"))
+    assert len(story.state.releases) == RELEASES_KEPT + 1
+    assert story.state.release(1).phase is Phase.LIVE
+    assert last_good(story.state) == story.state.release(1)
+    with pytest.raises(IllegalStep, match="knows no release r-2"):
+        story.state.release(2)
+
+
+def test_verified_releases_that_are_forgotten_are_not_asked_about() -> None:
+    story = Story().ship_first()
+    for number in range(12):
+        story.app(f"X{number}").ship(f"X{number}", "M1")
+    for number in range(RELEASES_KEPT):
+        story.app(f"Y{number}").plan(f"Y{number}", "M1").build().reject(digest(f"Y{number}"))
+    assert [story.state.release(number).was_live for number in story.state.verified] == [True] * 10
+
+
+def test_a_live_half_that_is_forgotten_limits_no_partner() -> None:
+    story = Story().ship_first()
+    for number in range(HALVES_KEPT):
+        story.app(f"X{number}", "2")
+    assert story.state.app(digest("A1")) is None
+    assert newest_pair(story.state)[0] is None
