@@ -256,11 +256,7 @@ class Pipeline:
         return {name: self._sweep(target) for name, target in self.targets.items()}
 
     def _sweep(self, target: Target) -> int:
-        pods = self.context.cluster.list_gate_pods(
-            target.deployment.namespace
-        )  # before the ledger: no pod is then too new
-        state = self.ledgers.read(target.name).state
-        remove_finished_gate_pods(pods, target, state, self.context.cluster)
+        state = self._remove_gate_pods(target)
         repaired = 0
         for event in (self._tag_now(target), self._newest_model(target)):
             if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
