@@ -1,0 +1,71 @@
+"""Servers that tests of several parts share: the Azurite and the registry of the cloud `test`.
+
+Several test processes (pytest-xdist, or two runs at once) use the same servers: the first starts them with nothing in
+them, the last stops them. Tests keep apart by container, queue and repository names of their own.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from localcloud import registry as registries
+from localcloud import storage
+from localcloud.config import Cloud, state_root
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Cloud]:
+    """Yield the cloud whose Azurite runs: `connection_string`, `blob_url`."""
+    cloud = Cloud("test")
+    server = storage.Azurite.of(cloud)
+    with _shared("azurite", start=server.start, stop=server.program().stop, data=server.data):
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Cloud]:
+    """Yield the cloud whose registry runs: `registry` is its host and port."""
+    cloud = Cloud("test")
+    server = registries.Registry.of(cloud)
+    with _shared("registry", start=server.start, stop=server.program().stop, data=server.data):
+        yield cloud
+
+
+@contextmanager
+def _shared(name: str, *, start: Callable[[], object], stop: Callable[[], None], data: Path) -> Iterator[None]:
+    """Hold a server together with other test processes: those who use it hold a shared lock."""
+    folder = state_root() / "test-users"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.users").open("w") as users:
+        with _alone(folder / f"{name}.lock"):
+            if _is_only(users.fileno()):
+                stop()
+                shutil.rmtree(data, ignore_errors=True)
+            start()
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with _alone(folder / f"{name}.lock"):
+                if _is_only(users.fileno()):
+                    stop()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_only(descriptor: int) -> bool:
+    """Return whether no other process holds the shared lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
