@@ -8,7 +8,7 @@ import msgspec
 
 from shipmate.core.image import Descriptor
 from shipmate.core.refs import Digest, digest_of
-from shipmate.errors import NotFound, Rejected
+from shipmate.errors import NotFound, Rejected, Retryable
 from shipmate.ports import Copied, Manifest, Readable
 
 
@@ -36,7 +36,7 @@ class FakeRegistry:
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
         for digest in _blobs_of(data):
             if digest not in self.blobs[repository]:
-                raise Rejected("ManifestRefused", f"{self.name} refused the manifest: blob {digest} is not there")
+                raise Retryable(f"{self.name} refused the manifest: blob {digest} is not there")
         manifest = Manifest(data, media_type, digest_of(data))
         self.manifests[repository][manifest.digest] = manifest
         if not reference.startswith("sha256:"):

@@ -1,0 +1,255 @@
+"""HTTP to one registry: proof of identity, patience with passing trouble, and answers turned into errors.
+
+Used by `shipmate.edge.registry`, which knows the distribution API; this knows only HTTP. Nothing is ever sent with
+credentials to another place than the registry's own origin.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+from azure.core.credentials import TokenCredential
+
+from shipmate.edge.registry_auth import (
+    Anonymous,
+    Authorizer,
+    Password,
+    is_loopback,
+    retry_after_seconds,
+    same_origin,
+)
+from shipmate.errors import Invalid, NotAllowed, NotFound, Rejected, Retryable, ShipmateError
+
+type Credentials = Anonymous | Password | TokenCredential
+
+ANSWER_LIMIT = 4 << 20
+"""The largest answer that is read whole, in bytes: a manifest's limit in Azure Container Registry."""
+TRIES = 4
+MOST_REDIRECTS = 5
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, read whole."""
+
+    status: int
+    headers: httpx.Headers
+    content: bytes
+    url: httpx.URL
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The error codes in the body (distribution-spec, "Error Codes")."""
+        try:
+            return frozenset(error.code for error in msgspec.json.decode(self.content, type=_Errors).errors)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return frozenset()
+
+
+class _Error(msgspec.Struct):
+    code: str = ""
+
+
+class _Errors(msgspec.Struct):
+    errors: tuple[_Error, ...] = ()
+
+
+class Interrupted(Exception):
+    """A request broke off or met passing trouble: send it again, or ask how far it came and go on there."""
+
+    def __init__(self, message: str, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+
+
+class RegistryHttp:
+    """HTTP to one registry. Safe to share between threads."""
+
+    def __init__(self, url: str, credentials: Credentials) -> None:
+        self.base = _base(url)
+        self._client = httpx.Client(
+            headers={"User-Agent": "shipmate", "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(120, connect=5),
+            limits=httpx.Limits(keepalive_expiry=30),
+            trust_env=not is_loopback(self.base),
+        )
+        self._authorizer = Authorizer(self._client, self.base, credentials)
+
+    @property
+    def name(self) -> str:
+        """The registry as image references spell it."""
+        return self.base.netloc.decode()
+
+    def own(self, location: str, current: httpx.URL) -> httpx.URL:
+        """Return an address that the registry sent us to; raise NotAllowed if it is not its own."""
+        url = current.join(location)
+        if not same_origin(url, self.base):
+            raise NotAllowed(
+                f"{self.name} sent an upload to {url.host}:{url.port}: refused, credentials go to {self.name} alone; "
+                "make the registry answer with its own address (behind a proxy: its relative-URL setting)"
+            )
+        return url
+
+    def send(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        scopes: frozenset[str],
+        *,
+        expected: frozenset[int] = frozenset({200}),
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> Reply:
+        """Send a request that may be repeated without harm, until it is answered with an expected status.
+
+        Raises NotFound, NotAllowed, Retryable.
+        """
+        full = self.base.join(url)
+        reply = self.patiently(lambda: self.send_once(method, full, scopes, headers=headers, body=lambda: content))
+        if reply.status not in expected:
+            raise self.translated(reply, method)
+        return reply
+
+    def exists(self, url: str, scopes: frozenset[str]) -> bool:
+        """Return whether there is something at an address. Raises NotAllowed, Retryable."""
+        return self.send("HEAD", url, scopes, expected=frozenset({200, 302, 307, 404})).status != 404
+
+    def patiently[T](self, request: Callable[[], T]) -> T:
+        """Return a request's answer, repeating it while it is interrupted; raise Retryable when that does not help."""
+        for attempt in range(TRIES):
+            try:
+                return request()
+            except Interrupted as error:
+                if attempt == TRIES - 1 or error.after_seconds is not None:
+                    raise Retryable(str(error), after_seconds=error.after_seconds) from error
+                pause(attempt)
+        raise AssertionError("unreachable")
+
+    def send_once(
+        self,
+        method: str,
+        url: httpx.URL,
+        scopes: frozenset[str],
+        *,
+        headers: Mapping[str, str] | None,
+        body: Callable[[], bytes | Iterator[bytes] | None],
+    ) -> Reply:
+        """Send a request, whose body may be streamed, and return the answer: whatever its status, but not 429 or 5xx.
+
+        Raises Interrupted when the same may succeed later; what `body` raises, goes through.
+        """
+        try:
+            with self._authorized(method, url, scopes, headers, body) as response:
+                self._not_now(response)
+                return _read(response)
+        except httpx.TransportError as error:
+            raise Interrupted(f"the connection to {self.name} broke: {error!r}") from error
+
+    @contextmanager
+    def stream(self, url: str, scopes: frozenset[str], headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """Send a GET whose answer is read piece by piece, also from another host that the registry sends us to.
+
+        Raises NotFound, NotAllowed, and Interrupted, also when the connection breaks while the answer is read.
+        """
+        try:
+            with self._authorized("GET", self.base.join(url), scopes, headers, lambda: None) as response:
+                if not response.is_redirect:
+                    yield self._successful(response)
+                    return
+            for _ in range(MOST_REDIRECTS):
+                target = self._elsewhere(response)
+                with self._client.stream("GET", target, headers=dict(headers)) as response:
+                    if not response.is_redirect:
+                        yield self._successful(response)
+                        return
+        except httpx.TransportError as error:
+            raise Interrupted(f"the connection to {self.name} broke: {error!r}") from error
+        raise Retryable(f"{self.name} redirects more than {MOST_REDIRECTS} times")
+
+    def _successful(self, response: httpx.Response) -> httpx.Response:
+        self._not_now(response)
+        if response.status_code not in (200, 206):
+            raise self.translated(_read(response), "GET")
+        return response
+
+    def _not_now(self, response: httpx.Response) -> None:
+        if response.status_code == 429 or response.status_code >= 500:
+            reply = _read(response)
+            raise Interrupted(f"{self.name} answered {_said(reply)}", retry_after_seconds(reply.headers))
+
+    def _elsewhere(self, response: httpx.Response) -> httpx.URL:
+        """Return where a blob is to be had instead; the address is its own permission, credentials stay here."""
+        target = response.url.join(response.headers.get("Location", ""))
+        if target.scheme != "https" and not (is_loopback(target) and is_loopback(self.base)):
+            raise NotAllowed(f"{self.name} keeps blobs at {target.host} without https: they are not fetched from there")
+        return target
+
+    @contextmanager
+    def _authorized(
+        self,
+        method: str,
+        url: httpx.URL,
+        scopes: frozenset[str],
+        headers: Mapping[str, str] | None,
+        body: Callable[[], bytes | Iterator[bytes] | None],
+    ) -> Iterator[httpx.Response]:
+        """Send a request, once more with better proof if the registry wants it."""
+        sent = self._authorizer.header(scopes)
+        with self._client.stream(method, url, headers=_with(headers, sent), content=body()) as response:
+            if response.status_code != 401:
+                yield response
+                return
+            response.read()
+        better = self._authorizer.challenged(response, scopes, sent)
+        with self._client.stream(method, url, headers=_with(headers, better), content=body()) as response:
+            yield response
+
+    def translated(self, reply: Reply, method: str) -> ShipmateError:
+        """Return the error that an answer means."""
+        what = f"{method} {reply.url.path}"
+        said = _said(reply)
+        if reply.status == 404:
+            return NotFound(f"{self.name} has no {reply.url.path.removeprefix('/v2/')}: {said}")
+        if reply.status in (401, 403):
+            return NotAllowed(
+                f"{self.name} refused {what}: {said}; give Shipmate's identity AcrPull on the app repository and "
+                "AcrPush on the release repository (in ABAC mode: Container Registry Repository Reader and Writer)"
+            )
+        return Retryable(f"{self.name} answered {what} with {said}")
+
+
+def pause(attempt: int, *, at_least_seconds: float = 0.0) -> None:
+    """Wait a moment before an attempt is repeated, longer each time: 0.1 s, 0.2 s … 3.2 s."""
+    time.sleep(max(at_least_seconds, 0.1 * 2.0 ** min(attempt, 5)))
+
+
+def _base(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url if "://" in url else f"https://{url}")
+    except httpx.InvalidURL as error:
+        raise Invalid(f"{url!r} is no registry: {error}") from error
+    if not base.host or base.scheme not in ("http", "https") or base.path != "/":
+        raise Invalid(f"{url!r} is no registry: expected a login server such as <name>.azurecr.io")
+    if base.scheme == "http" and not is_loopback(base):
+        raise Invalid(f"{url!r} is plain http: that is for registries on this machine only, use https")
+    return base
+
+
+def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:
+    return {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
+
+
+def _read(response: httpx.Response) -> Reply:
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > ANSWER_LIMIT:
+            raise Rejected("BlobTooLarge", f"{response.url.path} has more than {ANSWER_LIMIT} bytes; that is too large")
+    return Reply(response.status_code, response.headers, bytes(content), response.url)
+
+
+def _said(reply: Reply) -> str:
+    return f"{reply.status} {reply.content[:300].decode(errors='replace').strip()}".strip()

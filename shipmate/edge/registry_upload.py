@@ -1,0 +1,210 @@
+"""One blob on its way into a repository: an upload session of the distribution API.
+
+Used by `shipmate.edge.registry`. POST begins a session, a few large PATCHes send the bytes while they are read, PUT
+names the digest and makes them a blob. When a connection breaks, the session is asked how far it came and sending goes
+on there; when the session itself is lost, another is begun. Whatever else happens, the session is cancelled and the
+repository holds nothing new.
+
+Every request of a session goes to the address that the last answer gave: distribution keeps the offset in it, and
+refuses one that is out of date.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import httpx
+
+from shipmate.core.refs import Digest
+from shipmate.edge.registry_http import Interrupted, RegistryHttp, Reply, pause
+from shipmate.errors import Retryable, ShipmateError
+from shipmate.ports import Readable
+
+PATCH_SIZE = 256 << 20
+"""Bytes in one PATCH: few of them, since registries count writes, and not all lost when the last one breaks."""
+PIECE_SIZE = 256 << 10
+"""Bytes handed to the socket at once."""
+MOST_INTERRUPTIONS = 6
+"""In a row, without any progress between, before an upload is given up."""
+LONGEST_WAIT_SECONDS = 10.0
+"""A registry that wants an upload to wait longer ends it: the release is tried again later."""
+_TRIES_TO_CANCEL = 4
+_ACCEPTED = frozenset({202})
+
+
+class Upload:
+    """An upload session. `begun` is the answer that began it, if that was a mount which was not granted."""
+
+    def __init__(
+        self,
+        http: RegistryHttp,
+        repository: str,
+        scopes: frozenset[str],
+        content: Readable,
+        begun: Reply | None = None,
+    ) -> None:
+        self._http = http
+        self._path = f"/v2/{repository}/blobs/"
+        self._scopes = scopes
+        self._content = content
+        self._feed = _Feed(content)
+        self._location: httpx.URL | None = None
+        self._offset = 0
+        self._asked = False  # whether location and offset are what the registry said last
+        if begun is not None:
+            self._moved(begun)
+
+    def run(self) -> Digest:
+        """Send the content and return its digest.
+
+        Raises what reading the content raises, Retryable, and NotAllowed; nothing is published then.
+        """
+        try:
+            self._send_all()
+        except BaseException:
+            self._cancel()
+            raise
+        return self._content.digest
+
+    def _send_all(self) -> None:
+        interruptions = reached = 0
+        while True:
+            try:
+                if interruptions and self._is_stored():
+                    return
+                self._open()
+                while self._offset < self._content.size:
+                    self._patch()
+                self._complete()
+            except Interrupted as error:
+                interruptions = 1 if self._offset > reached else interruptions + 1
+                reached = max(reached, self._offset)
+                wait = error.after_seconds or 0.0
+                if interruptions > MOST_INTERRUPTIONS or wait > LONGEST_WAIT_SECONDS:
+                    raise Retryable(f"an upload broke off: {error}", after_seconds=error.after_seconds) from error
+                pause(interruptions, at_least_seconds=wait)
+                self._asked = False
+            else:
+                return
+
+    def _open(self) -> None:
+        """Ask the session how far it came; begin one if there is none, or none any more."""
+        if self._asked:
+            return
+        try:
+            if self._location is not None:
+                reply = self._http.send("GET", self._location, self._scopes, expected=frozenset({204, 404}))
+                if reply.status == 204:
+                    self._moved(reply)
+                    return
+            begun = self._http.send("POST", f"{self._path}uploads/", self._scopes, expected=_ACCEPTED, content=b"")
+        except Retryable as error:
+            raise Interrupted(str(error), error.after_seconds) from error
+        self._moved(begun)
+        self._offset = 0
+
+    def _moved(self, reply: Reply) -> None:
+        """Take note of what an answer says about the session: where it goes on, and how many bytes it has."""
+        location = reply.headers.get("Location")
+        if location is None:
+            raise Retryable(f"{self._http.name} began an upload without saying where; it is begun again")
+        self._location = self._http.own(location, reply.url)
+        first, _, last = reply.headers.get("Range", "").rpartition("=")[2].partition("-")
+        if first == "0" and last.isdecimal():
+            stored = 0 if last == "0" else int(last) + 1  # "0-0" is said of an empty session
+            self._offset = min(stored, self._feed.position)
+        self._asked = True
+
+    def _patch(self) -> None:
+        size = min(PATCH_SIZE, self._content.size - self._offset)
+        start, end = self._offset, self._offset + size
+        reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
+        if reply.status in (404, 416):  # the session is lost, or has another offset than its last answer said
+            raise Interrupted(f"{self._http.name} cannot take bytes from {start}: {reply.status}")
+        if reply.status != 202:
+            raise self._http.translated(reply, "PATCH")
+        self._offset = end
+        self._moved(reply)
+
+    def _complete(self) -> None:
+        """Make what was sent a blob; the registry refuses if it received other bytes than were hashed."""
+        url = self._at().copy_merge_params({"digest": self._content.digest})
+        reply = self._request("PUT", url, 0, lambda: iter(()))
+        if reply.status in (404, 416):
+            raise Interrupted(f"{self._http.name} cannot complete an upload: {reply.status}")
+        if "DIGEST_INVALID" in reply.codes:
+            raise Retryable(f"{self._http.name} received other bytes than {self._content.digest}; they are sent again")
+        if reply.status != 201:
+            raise self._http.translated(reply, "PUT")
+
+    def _request(
+        self, method: str, url: httpx.URL, size: int, body: Callable[[], Iterator[bytes]], start: int | None = None
+    ) -> Reply:
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        if start is not None:
+            headers["Content-Range"] = f"{start}-{start + size - 1}"
+        return self._http.send_once(method, url, self._scopes, headers=headers, body=body)
+
+    def _at(self) -> httpx.URL:
+        if self._location is None:
+            raise AssertionError("an upload is used before it was begun")
+        return self._location
+
+    def _is_stored(self) -> bool:
+        """Return whether the last PUT took effect although its answer was lost."""
+        try:
+            digest = self._content.digest
+        except ValueError:
+            return False
+        try:
+            return self._http.exists(f"{self._path}{digest}", self._scopes)
+        except Retryable as error:
+            raise Interrupted(str(error), error.after_seconds) from error
+
+    def _cancel(self) -> None:
+        """End the session, so that the registry need not keep what was sent until it expires by itself.
+
+        Distribution may still be writing when the connection broke a moment ago, and then the offset it named is out of
+        date at once: hence several tries. If none helps, the registry removes the session in its own time.
+        """
+        with suppress(ShipmateError):
+            for attempt in range(_TRIES_TO_CANCEL if self._location is not None else 0):
+                reply = self._http.send("GET", self._at(), self._scopes, expected=frozenset({204, 404}))
+                if reply.status == 404:
+                    return
+                self._moved(reply)
+                gone = frozenset({202, 204, 404})
+                reply = self._http.send("DELETE", self._at(), self._scopes, expected=gone | {416})
+                if reply.status in gone:
+                    return
+                pause(attempt)
+
+
+class _Feed:
+    """Content read forward in small pieces, across requests; it goes back only if the registry did."""
+
+    def __init__(self, content: Readable) -> None:
+        self._content = content
+        self.position = 0
+        self._chunks: Iterator[bytes] | None = None
+        self._rest = memoryview(b"")
+
+    def read(self, start: int, size: int) -> Iterator[bytes]:
+        """Yield `size` bytes from an offset that was reached before."""
+        if self._chunks is None or self.position != start:
+            self._chunks = self._content.open_at(start)
+            self._rest = memoryview(b"")
+            self.position = start
+        end = start + size
+        while self.position < end:
+            if not self._rest:
+                self._rest = memoryview(self._next(self._chunks))
+            piece = self._rest[: min(PIECE_SIZE, end - self.position)]
+            self._rest = self._rest[len(piece) :]
+            self.position += len(piece)
+            yield bytes(piece)
+
+    def _next(self, chunks: Iterator[bytes]) -> bytes:
+        for chunk in chunks:
+            if chunk:
+                return chunk
+        raise ValueError(f"the content ended at byte {self.position} of {self._content.size}")
