@@ -35,6 +35,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     storage = _needed(
         environment, "SHIPMATE_STORAGE", "a storage connection string or https://<account>.blob.core.windows.net"
     )
+    account = _account(storage)
     registry = _needed(
         environment, "SHIPMATE_REGISTRY", "<name>.azurecr.io, or http://127.0.0.1:<port> for a local one"
     )
@@ -44,7 +45,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         queue_storage=environment.get("AzureWebJobsStorage") or _queue_url(environment, storage),
         registry=registry,
         registry_name=environment.get("SHIPMATE_REGISTRY_NAME") or registry_name,
-        account=_account(storage),
+        account=account,
         cluster=_needed(
             environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>"
         ),
