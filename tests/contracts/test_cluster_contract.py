@@ -30,7 +30,6 @@ from shipmate.core.rollout import (
     Object,
     Operation,
     PodView,
-    Progress,
     Progressing,
     adopt_patch,
     fence_patch,
@@ -365,7 +364,9 @@ def gate(world: World, image: str, pair: PairKey = PAIR, name: str = "gate-visio
 def until_told(world: World, pod: PodView) -> Complete | Failed:
     def ask() -> Complete | Failed | None:
         told = gate_progress(world.cluster.gate_pod(world.namespace, pod.name))
-        return None if isinstance(told, Progressing) else told
+        if isinstance(told, Progressing):
+            return None
+        return told
 
     return eventually(ask)
 
@@ -437,18 +438,20 @@ def test_a_candidate_that_cannot_be_pulled_is_told_at_once(world: World) -> None
 # -- rollouts ------------------------------------------------------------------------------------------------------
 
 
-def watch(world: World) -> Progress:
+def watch(world: World) -> Complete | Failed:
     """Return how the rollout ends, having watched it as the pipeline does."""
 
-    def look() -> Progress | None:
+    def look() -> Complete | Failed | None:
         view = world.cluster.deployment(world.namespace, "vision")
         seen = progress(view, world.cluster.pods(world.namespace, view.selector))
-        return None if isinstance(seen, Progressing) else seen
+        if isinstance(seen, Progressing):
+            return None
+        return seen
 
     return eventually(look)
 
 
-def roll_out(world: World, image: str, fence: int) -> Progress:
+def roll_out(world: World, image: str, fence: int) -> Complete | Failed:
     view = world.cluster.deployment(world.namespace, "vision")
     name = f"r-{fence}"
     patch(
