@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -34,16 +33,23 @@ PIP = "pip==25.3"
 """Runs in the build only, from its wheel: the base has none."""
 
 
+RUN_ROOT = Path("/run/shipmate/buildah")
+"""Buildah's notes of what is mounted: it must not outlive a restart of the machine."""
+_BUILD = (
+    "--isolation",
+    "chroot",
+    "--pull-never",
+    "--timestamp",
+    str(EPOCH),
+    "--format",
+    "oci",
+    "--identity-label=false",
+    "--quiet",
+)
+
+
 class ImageError(Exception):
     """An image could not be made or pushed; the message has the program's own last words."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image in the local store: its name there and the digest of its manifest."""
-
-    name: str
-    identifier: str
 
 
 def ensure_base() -> str:
@@ -61,39 +67,23 @@ def ensure_base() -> str:
             _bootstrap(rootfs)
         with tempfile.TemporaryDirectory() as context:
             (Path(context) / "Dockerfile").write_text("FROM scratch\nADD rootfs.tar /\nENV LANG=C.UTF-8\n")
-            os.link(rootfs, Path(context) / "rootfs.tar") if _same_disk(rootfs, context) else shutil.copy(
-                rootfs, context
-            )
+            shutil.copy(rootfs, context)
             _buildah("build", *_BUILD, "--tag", name, context)
     return name
 
 
-_BUILD = (
-    "--isolation",
-    "chroot",
-    "--pull-never",
-    "--timestamp",
-    str(EPOCH),
-    "--format",
-    "oci",
-    "--identity-label=false",
-    "--quiet",
-)
-
-
-def build_app(version: str, revision: str, *, changes: Mapping[str, str] | None = None) -> Image:
-    """Return the code half, built from this tree as `version` of commit `revision`.
+def build_app(version: str, revision: str, *, changes: Mapping[str, str] | None = None) -> str:
+    """Build the code half from this tree as `version` of commit `revision`; return its id in buildah's store.
 
     `changes` maps paths of the tree to other contents, for a publish that changes what users see without changing the
     tree. Raises ImageError.
     """
     base, wheels = ensure_base(), ensure_wheels()
-    name = f"localhost/vision-app:{version}"
     with _alone("build"), tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_context(context, changes or {})
         arguments = {"BASE": base, "VERSION": version, "REVISION": revision}
-        identifier = _buildah(
+        return _buildah(
             "build",
             *_BUILD,
             "--layers",
@@ -101,18 +91,17 @@ def build_app(version: str, revision: str, *, changes: Mapping[str, str] | None 
             f"{wheels}:/wheels:ro",
             *(f"--build-arg={key}={value}" for key, value in arguments.items()),
             "--tag",
-            name,
+            f"localhost/vision-app:{version}",
             "--file",
             str(context / "Dockerfile"),
             folder,
         )
-    return Image(name, identifier)
 
 
-def push(image: Image, reference: str) -> str:
-    """Push the image to `reference` (such as 127.0.0.1:17010/vision-app:main) over plain HTTP; return its digest.
+def push(image: str, reference: str) -> str:
+    """Push what `build_app` returned over plain HTTP and return its digest in the registry.
 
-    Raises ImageError.
+    `reference` is such as 127.0.0.1:17010/vision-app:main. Raises ImageError.
     """
     with tempfile.NamedTemporaryFile(suffix=".digest") as digest:
         _buildah(
@@ -121,7 +110,7 @@ def push(image: Image, reference: str) -> str:
             "--tls-verify=false",
             "--digestfile",
             digest.name,
-            image.identifier,
+            image,
             f"docker://{reference}",
         )
         return Path(digest.name).read_text().strip()
@@ -202,10 +191,6 @@ def _copy_context(context: Path, changes: Mapping[str, str]) -> None:
         (context / path).write_text(content, encoding="utf-8")
 
 
-def _same_disk(path: Path, folder: str) -> bool:
-    return path.stat().st_dev == Path(folder).stat().st_dev
-
-
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
     """Let one process of this machine at a time make what `name` says."""
@@ -217,8 +202,8 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def _buildah(*arguments: str, check: bool = True) -> str:
-    store = cache_root() / "buildah"
-    where = ["--root", str(store / "storage"), "--runroot", str(store / "run")]
+    store = cache_root() / "buildah" / "storage"
+    where = ["--root", str(store), "--runroot", str(RUN_ROOT)]
     return _run(["buildah", *where, *arguments], check=check)
 
 
@@ -251,7 +236,7 @@ def build(version: str, revision: str | None, reference: str | None) -> None:
         digest = push(image, reference) if reference else None
     except ImageError as error:
         sys.exit(f"✗ {error}")
-    print(json.dumps({"image": image.name, "id": image.identifier, "pushed": reference, "digest": digest}))
+    print(json.dumps({"image": image, "pushed": reference, "digest": digest}))
 
 
 if __name__ == "__main__":
