@@ -58,7 +58,11 @@ def compose(settings: Settings) -> Pipeline:
         context=Context(
             registry=Registry(settings.registry),
             models=BlobModels(service),
-            cluster=Cluster.connect(settings.cluster, registry=host),
+            cluster=Cluster.connect(
+                settings.cluster,
+                registry=host,
+                credential=DefaultAzureCredential() if settings.cluster.startswith("aks:") else None,
+            ),
             door=Door(),
             clock=SystemClock(),
             worker="",
