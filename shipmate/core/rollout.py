@@ -468,8 +468,9 @@ def gate_pod(
     labels = {**GATE_LABELS, GATE: pair[:12]}
     if all(labels.get(key) == value for key, value in deployment.match_labels.items()):
         raise Invalid(
-            f"Deployment {deployment.namespace}/{deployment.name} selects its pods by {deployment.selector}, which a "
-            "gate's pod carries too: select by a label of the application instead"
+            f"Deployment {deployment.namespace}/{deployment.name} selects its pods by "
+            f"{deployment.selector or 'no label of its own'}, which a gate's pod carries too: let its "
+            "selector.matchLabels name a label of the application"
         )
     index = deployment.index_of(container)
     spec: Object = copy.deepcopy(deployment.template["spec"])

@@ -498,9 +498,16 @@ def test_the_gates_pod_is_the_deployments_template_outside_its_selector() -> Non
     assert deployment.template == before
 
 
-def test_a_selector_that_would_take_the_gates_pod_is_refused() -> None:
-    deployment = view(spec={"selector": {"matchLabels": {"app.kubernetes.io/managed-by": "shipmate"}}})
-    with pytest.raises(Invalid, match="which a gate's pod carries too: select by a label of the application instead"):
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        ({"matchLabels": {"app.kubernetes.io/managed-by": "shipmate"}}, "by app.kubernetes.io/managed-by=shipmate"),
+        ({"matchExpressions": []}, "by no label of its own"),
+    ],
+)
+def test_a_selector_that_would_take_the_gates_pod_is_refused(selector: Object, words: str) -> None:
+    deployment = view(spec={"selector": selector})
+    with pytest.raises(Invalid, match=f"{words}, which a gate's pod carries too: let its selector.matchLabels name"):
         gate_pod(deployment, name="g", container="app", image=IMAGE, pair=PAIR)
 
 
