@@ -159,10 +159,10 @@ def fingerprint(text: str) -> str:
 class HAProxy:
     """The HAProxy of the load balancer: started when the first door opens, reloaded when doors change."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, status_socket: Path) -> None:
         self._state = state
         self._configuration = state / "haproxy.cfg"
-        self._status_socket = state / "haproxy.sock"
+        self._status_socket = status_socket
         self._program = _haproxy(state)
         self._asked_at = float("-inf")
 
@@ -206,11 +206,11 @@ class HAProxy:
 class LoadBalancer:
     """Keeps doors and Services' statuses as the cluster wants them."""
 
-    def __init__(self, core: client.CoreV1Api, state: Path) -> None:
+    def __init__(self, core: client.CoreV1Api, state: Path, status_socket: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self._core = core
         self._addresses = Addresses(state / "addresses.json")
-        self._haproxy = HAProxy(state)
+        self._haproxy = HAProxy(state, status_socket)
         self._refused: set[Door] = set()
 
     def run(self) -> None:
@@ -307,9 +307,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m localcloud.loadbalancer", description=__doc__)
     parser.add_argument("--kubeconfig", required=True, help="the cluster whose Services get doors")
     parser.add_argument("--state", required=True, type=Path, help="the folder for addresses, configuration and logs")
+    parser.add_argument(
+        "--socket", required=True, type=Path, help="where HAProxy is asked for its status: a short path"
+    )
     options = parser.parse_args(arguments)
     config.load_kube_config(options.kubeconfig)
-    LoadBalancer(client.CoreV1Api(), options.state).run()
+    LoadBalancer(client.CoreV1Api(), options.state, options.socket).run()
 
 
 def _haproxy(state: Path) -> Program:

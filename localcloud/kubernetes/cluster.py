@@ -27,9 +27,10 @@ from localcloud.kubernetes import leftovers, network, settings, static_image
 from localcloud.kubernetes.certificates import ensure_certificates, write_private
 from localcloud.kubernetes.layout import (
     API_PORT,
-    BRIDGE,
     CONTAINERD_SOCKET,
     ETCD_PORT,
+    HAPROXY_SOCKET,
+    KUBELET,
     NODE,
     PAUSE_IMAGE,
     RUNTIME,
@@ -131,6 +132,7 @@ def _parts(programs: Path, layout: Layout) -> dict[str, Program]:
             "localcloud.loadbalancer",
             f"--kubeconfig={layout.kubeconfig}",
             f"--state={layout.state / 'loadbalancer'}",
+            f"--socket={HAPROXY_SOCKET}",
         ],
     }
     tree = Path(__file__).resolve().parents[2]
@@ -159,6 +161,7 @@ def _start(parts: dict[str, Program], programs: Path, layout: Layout) -> None:
     network.set_up()
     leftovers.make_control_groups()
     RUNTIME.mkdir(mode=0o711, exist_ok=True)
+    _mount_kubelet(layout)
     new_kubelet = parts["kubelet"].pid() is None
     _start_etcd(parts["etcd"], layout)
     parts["containerd"].start(_containerd_answers)
@@ -194,12 +197,7 @@ def _stop(layout: Layout) -> None:
 
 def _left_over(layout: Layout) -> bool:
     """Return whether anything of a former cluster may still be on the machine, in this boot or from an earlier one."""
-    return (
-        (layout.state / SYSCTLS).exists()
-        or RUNTIME.exists()
-        or layout.kubelet.exists()
-        or Path("/sys/class/net", BRIDGE).exists()
-    )
+    return (layout.state / SYSCTLS).exists() or RUNTIME.exists() or layout.kubelet.exists() or network.bridge_exists()
 
 
 def _clean(layout: Layout) -> None:
@@ -211,6 +209,13 @@ def _clean(layout: Layout) -> None:
     leftovers.remove_files(layout)
     network.restore_sysctls(layout.state / SYSCTLS)
     network.take_down()
+
+
+def _mount_kubelet(layout: Layout) -> None:
+    layout.kubelet.mkdir(parents=True, exist_ok=True)
+    KUBELET.mkdir(exist_ok=True)
+    if not KUBELET.is_mount():
+        network.run("mount", "--bind", str(layout.kubelet), str(KUBELET))
 
 
 def _start_etcd(etcd: Program, layout: Layout) -> None:

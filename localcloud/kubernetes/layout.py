@@ -34,6 +34,11 @@ RUNTIME = Path("/run/shipmate")
 
 CONTAINERD_SOCKET = RUNTIME / "containerd.sock"
 
+KUBELET = RUNTIME / "kubelet"
+"""The kubelet's folder is mounted here from the state folder: the paths of its sockets must be short (unix(7))."""
+
+HAPROXY_SOCKET = RUNTIME / "haproxy.sock"
+
 CONTROL_GROUP = "shipmate"
 """All pods are below this control group."""
 

@@ -9,13 +9,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from localcloud.kubernetes.layout import CONTAINERD_SOCKET, CONTROL_GROUP, RUNTIME, Layout
+from localcloud.kubernetes.network import run
 from localcloud.processes import StartError
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -88,7 +88,7 @@ def _hierarchies() -> list[Path]:
 def unmount_below(*folders: Path) -> None:
     """Unmount everything below these folders, the newest first."""
     for mount in reversed(list(mounts_below(*folders))):
-        subprocess.run(["umount", "--lazy", str(mount)], check=True, capture_output=True)
+        run("umount", "--lazy", str(mount))
 
 
 def mounts_below(*folders: Path) -> Iterator[Path]:

@@ -108,7 +108,7 @@ def set_up() -> None:
     run("ip", "route", "replace", "unreachable", NETWORK, "metric", FALLBACK_METRIC)
     for chain in CHAINS:
         _replace(chain)
-    if not Path("/sys/class/net", BRIDGE).exists():
+    if not bridge_exists():
         run("ip", "link", "add", BRIDGE, "type", "bridge")
     Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6").write_text("1")
     # From pod to pod by way of a Service; the machine's own ip_forward stays as it is, and the fence stands.
@@ -116,6 +116,11 @@ def set_up() -> None:
     run("ip", "address", "replace", f"{NODE_ADDRESS}/{POD_NETWORK.rpartition('/')[2]}", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
     run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
+
+
+def bridge_exists() -> bool:
+    """Return whether the cluster's bridge is there."""
+    return succeeds("ip", "link", "show", BRIDGE)
 
 
 def load_modules() -> None:
@@ -140,9 +145,9 @@ def remove_service_rules(kube_proxy: Path) -> None:
 
 def take_down() -> None:
     """Remove what `set_up` and the pods' network plugin made; the fallback route goes last. May be repeated."""
-    for port in Path("/sys/class/net").glob(f"{BRIDGE}/brif/*"):
-        succeeds("ip", "link", "delete", port.name)
-    if Path("/sys/class/net", BRIDGE).exists():
+    if bridge_exists():
+        for port in json.loads(run("ip", "-json", "link", "show", "master", BRIDGE)):
+            succeeds("ip", "link", "delete", port["ifname"])  # it may just go with its pod
         run("ip", "link", "delete", BRIDGE)
     for chain in CHAINS:
         _remove_chain("iptables", chain)

@@ -15,6 +15,7 @@ from localcloud.kubernetes.layout import (
     CONTROL_GROUP,
     ETCD_PEER_PORT,
     ETCD_PORT,
+    KUBELET,
     NODE,
     NODE_ADDRESS,
     PAUSE_IMAGE,
@@ -299,7 +300,7 @@ def kubelet_command(programs: Path, layout: Layout) -> list[str]:
         f"--config={layout.settings}/kubelet.yaml",
         f"--kubeconfig={layout.certificates}/kubelet.kubeconfig",
         f"--hostname-override={NODE}",
-        f"--root-dir={layout.kubelet}",
+        f"--root-dir={KUBELET}",
         f"--node-ip={NODE_ADDRESS}",  # a loopback address would leave the node without one
     ]
 

@@ -1,0 +1,3 @@
+module shipmate.dev/tests/answering
+
+go 1.24.0
