@@ -21,7 +21,7 @@ from localcloud.functions_host.keys import ensure_keys
 _ROOT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 8.5
 _BIND_SECONDS = 3.0
-_FALSE_STARTS = 5
+_FALSE_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ async def _supervise(host: Host, keys: Path) -> None:
 
 async def _keep_all(host: Host, keys: Path, accepting: socket.socket) -> None:
     """Start the instances, the first alone so that an app that cannot run says so once, and keep them running."""
+    first, *others = (_Keeper(host, keys, accepting, index) for index in range(host.instances))
     try:
         async with asyncio.TaskGroup() as group:
-            for index in range(host.instances):
-                keeper = _Keeper(host, keys, accepting, index)
+            group.create_task(first.keep())
+            await first.is_ready.wait()
+            for keeper in others:
                 group.create_task(keeper.keep())
-                await keeper.is_ready.wait()
     except* InstanceError as errors:
         raise errors.exceptions[0] from None
 

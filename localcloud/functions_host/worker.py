@@ -107,7 +107,9 @@ class _Messages:
 async def start(app_dir: Path) -> list[IndexedFunction]:
     """Import the app, start the thread pool and return the functions. Raises AppError if the app does not import."""
     sys.path.insert(0, str(app_dir))
-    logging.getLogger("azure.functions").addFilter(_is_news)
+    spoken = logging.getLogger("azure.functions")
+    spoken.addFilter(_is_news)
+    spoken.setLevel(logging.CRITICAL)  # what goes wrong here is told once, by the error below
     runtime.start_threadpool_executor()
     messages = _Messages()
     request = SimpleNamespace(worker_init_request=SimpleNamespace(capabilities={}, function_app_directory=str(app_dir)))
@@ -115,8 +117,9 @@ async def start(app_dir: Path) -> list[IndexedFunction]:
         SimpleNamespace(request=request, properties={"protos": messages, "host": "127.0.0.1"})
     )
     if reply.result.status != _Message.Success:
-        error = reply.result.exception
-        raise AppError(f"the app in {app_dir} does not start: {error.message}\n{error.stack_trace}")
+        last = reply.result.exception.stack_trace.rpartition("another exception occurred:\n\n")[2]
+        raise AppError(f"the app in {app_dir} does not start:\n{last.rstrip()}")
+    spoken.setLevel(logging.NOTSET)
     found = await runtime.functions_metadata_request(SimpleNamespace(request=None))
     if not found.function_metadata_results:
         raise AppError(f"the app in {app_dir} has no functions: is there a function_app.py that registers some?")
@@ -189,5 +192,5 @@ def _from_datum(datum: Any) -> Value | HttpReply:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what the host says itself: a failed invocation with its traceback, and the list of functions."""
-    return record.msg != "Native invocation failed" and "Successfully indexed function app" not in str(record.msg)
+    """Drop what the host says itself: a failed invocation with its traceback."""
+    return record.msg != "Native invocation failed"

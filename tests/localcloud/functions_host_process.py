@@ -107,12 +107,11 @@ class HostProcess:
             )
 
     def wait_until_ready(self) -> None:
-        ready = f"instance {self.instances - 1} is ready"
-
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
-            return ready in self.log.read_text()
+            log = self.log.read_text()
+            return all(f"instance {index} is ready" in log for index in range(self.instances))
 
         until(is_ready, within_seconds=40)
 

@@ -10,10 +10,11 @@ import pytest
 
 from localcloud.config import Cloud
 from localcloud.functions_host import configuration, keys, keys_file, program
+from localcloud.functions_host.bindings import understand
 from localcloud.functions_host.errors import AppError
 from localcloud.functions_host.routes import parse_route
 from localcloud.functions_host.schedules import parse_schedule
-from localcloud.functions_host.worker import RUNTIME_VERSION
+from localcloud.functions_host.worker import RUNTIME_VERSION, IndexedFunction
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,75 @@ def test_schedules_that_azure_would_not_take(text: str) -> None:
         parse_schedule(text, "function f")
     assert str(caught.value).startswith(f"function f: {text!r} is not a schedule (")
     assert str(caught.value).endswith('write six fields, second minute hour day month weekday, such as "0 */5 * * * *"')
+
+
+QUEUE = {"type": "queueTrigger", "name": "m", "queueName": "q", "connection": "AzureWebJobsStorage"}
+TIMER = {"type": "timerTrigger", "name": "t", "schedule": "0 * * * * *"}
+HTTP = {"type": "httpTrigger", "name": "req", "route": "x", "authLevel": "FUNCTION"}
+
+
+def found(name: str, *bindings: dict[str, Any], has_retry_policy: bool = False) -> IndexedFunction:
+    return IndexedFunction(name, f"id of {name}", bindings, has_retry_policy)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        pytest.param(
+            [found("f", QUEUE, {"type": "blob", "name": "out"})],
+            "function f: the local Functions host does not know binding type blob (parameter out); "
+            "it knows httpTrigger, eventGridTrigger, queueTrigger, timerTrigger, http and queue",
+            id="unknown binding",
+        ),
+        pytest.param(
+            [found("f", {**TIMER, "schedule": "%NOT_SET%"})],
+            "function f: schedule of timerTrigger refers to the app setting NOT_SET, which is not set: "
+            "set it in the environment or under Values in local.settings.json",
+            id="setting",
+        ),
+        pytest.param(
+            [found("f", TIMER, has_retry_policy=True)],
+            "function f: the local Functions host does not know retry policies of timers",
+            id="retry",
+        ),
+        pytest.param(
+            [found("f", {**QUEUE, "connection": "ELSEWHERE"})],
+            "function f: queueTrigger (parameter m) connects by the app setting ELSEWHERE, which is not set: "
+            "set it to a storage connection string (identity-based connections are for Azure only)",
+            id="connection",
+        ),
+        pytest.param(
+            [found("f", {**QUEUE, "queueName": ""})],
+            "function f: queueTrigger (parameter m) needs queueName",
+            id="member",
+        ),
+        pytest.param(
+            [found("f", {**HTTP, "authLevel": "USER"})],
+            "function f: the local Functions host does not know the auth level USER",
+            id="level",
+        ),
+        pytest.param([found("f")], "function f has 0 triggers: a function has exactly one", id="no trigger"),
+        pytest.param([found("f", TIMER, HTTP)], "function f has 2 triggers: a function has exactly one", id="triggers"),
+        pytest.param(
+            [found("f", TIMER), found("F", HTTP)], "2 functions are called f: give each a name of its own", id="names"
+        ),
+    ],
+)
+def test_functions_that_cannot_run_here(functions: list[IndexedFunction], message: str) -> None:
+    with pytest.raises(AppError) as caught:
+        understand(functions, configuration.HostOptions(), {"AzureWebJobsStorage": "A=1"})
+    assert str(caught.value) == message
+
+
+def test_a_route_of_the_hosts_own_is_refused() -> None:
+    with pytest.raises(AppError, match="function f: the route 'admin/x' is one of the host's own: choose another"):
+        understand([found("f", {**HTTP, "route": "admin/x"})], configuration.HostOptions(route_prefix=""), {})
+
+
+def test_a_function_may_be_disabled() -> None:
+    settings = {"AzureWebJobs.f.Disabled": "TRUE", "AzureWebJobs.g.Disabled": "0"}
+    functions = understand([found("f", TIMER), found("g", TIMER)], configuration.HostOptions(), settings)
+    assert [function.is_disabled for function in functions] == [True, False]
 
 
 def app(folder: Path, document: Any) -> Path:

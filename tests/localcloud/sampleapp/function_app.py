@@ -80,6 +80,7 @@ def status(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route(route="slow")
 def slow(req: func.HttpRequest) -> func.HttpResponse:
+    record("slow")
     time.sleep(float(req.params["seconds"]))
     return as_json({"pid": os.getpid()})
 

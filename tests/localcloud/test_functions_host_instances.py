@@ -1,0 +1,124 @@
+"""Several instances of the real host: who does what, and what is left when some are killed."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from localcloud.config import Cloud
+from tests.localcloud.functions_host_process import HostProcess, edited_app, running, until
+from tests.localcloud.test_functions_host_queues import Account, is_there
+
+TICKING = {"AzureWebJobs.tick.Disabled": "false"}
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether the process is gone, or dead and not yet collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.fixture
+def trio(tmp_path: Path) -> Iterator[HostProcess]:
+    with running(HostProcess(tmp_path / "host", instances=3, settings=TICKING)) as host:
+        yield host
+
+
+def pid_of_ticks(host: HostProcess, since: int) -> Callable[[], set[int]]:
+    """Return the instances that ran the last ticks, once there are three more."""
+
+    def ask() -> set[int]:
+        ticks = host.records("tick")[since:]
+        return {tick["pid"] for tick in ticks[-3:]} if len(ticks) >= 3 else set()
+
+    return ask
+
+
+def serving(host: HostProcess) -> set[int]:
+    with ThreadPoolExecutor(12) as callers:
+        answers = list(callers.map(lambda _: host.ask("GET", "/api/slow?seconds=0.1"), range(48)))
+    assert {answer.status_code for answer in answers} == {200}
+    return {answer.json()["pid"] for answer in answers}
+
+
+def test_every_instance_serves_and_one_runs_the_timers(trio: HostProcess) -> None:
+    instances = set(trio.children())
+    assert len(instances) == 3
+    seen: set[int] = set()
+    until(lambda: seen.update(serving(trio)) or seen == instances)
+    assert len(until(pid_of_ticks(trio, 0))) == 1
+    times = [round(tick["at"]) for tick in trio.records("tick")]
+    assert len(times) == len(set(times)), "a tick was run twice"
+    assert [start["pid"] for start in trio.records("at_start")] == [trio.records("tick")[0]["pid"]]
+
+
+def test_a_killed_instance_is_replaced_and_its_timers_taken_over(trio: HostProcess) -> None:
+    (victim,) = until(pid_of_ticks(trio, 0))
+    os.kill(victim, signal.SIGKILL)
+    assert len(serving(trio)) >= 1
+    until(lambda: f"(pid {victim}) ended by SIGKILL: starting it again" in trio.log.read_text())
+    until(lambda: len(trio.children()) == 3 and trio.log.read_text().count("is ready") == 4)
+    assert victim not in trio.children()
+    (heir,) = until(pid_of_ticks(trio, len(trio.records("tick"))))
+    assert heir != victim
+    assert heir in trio.children()
+
+
+def test_a_killed_host_leaves_nothing_behind(trio: HostProcess) -> None:
+    children, keys = trio.children(), trio.keys
+    trio.kill()
+    trio.start()
+    until(lambda: all(is_gone(child) for child in children))
+    until(lambda: all(trio.log.read_text().count(f"instance {index} is ready") == 2 for index in range(3)))
+    assert trio.ask("GET", "/api/whoami").json()["pid"] in trio.children()
+    assert trio.keys == keys
+    assert len(until(pid_of_ticks(trio, len(trio.records("tick"))))) == 1
+
+
+def test_a_host_is_stopped_by_sigterm(tmp_path: Path) -> None:
+    with running(HostProcess(tmp_path / "host", instances=2)) as host, ThreadPoolExecutor(1) as caller:
+        children = host.children()
+        answer = caller.submit(host.ask, "GET", "/api/slow?seconds=1.5")
+        until(lambda: host.records("slow"))
+        assert host.process is not None
+        host.process.terminate()
+        assert host.wait_for_end() == 0
+        assert answer.result().status_code == 200
+        assert all(is_gone(child) for child in children)
+        assert host.log.read_text().rstrip().endswith("host stopped")
+        assert "Traceback" not in host.log.read_text()
+
+
+@pytest.mark.azurite
+def test_a_message_of_a_killed_instance_is_finished_by_another(azurite: Cloud, tmp_path: Path) -> None:
+    account = Account(azurite.connection_string)
+    app = edited_app(tmp_path / "app", {"functionTimeout": "00:01:00"})
+    host = HostProcess(
+        tmp_path / "host", azurite.connection_string, instances=2, app=app, arguments=("--lease-seconds", "2")
+    )
+    with running(host):
+        until(lambda: is_there(account, host.work_queue))
+        account.task(host.work_queue, id="orphan", seconds=60, slow_tries=1)
+        (seen,) = until(lambda: host.records("worker", id="orphan"))
+        os.kill(seen["pid"], signal.SIGKILL)
+        (again,) = until(lambda: host.records("worker", id="orphan", tries=2))
+        assert again["pid"] != seen["pid"]
+        until(lambda: account.length(host.work_queue) == 0)
+
+
+@pytest.mark.azurite
+def test_a_message_that_kills_its_instance_is_poison_in_the_end(azurite: Cloud, tmp_path: Path) -> None:
+    account = Account(azurite.connection_string)
+    app = edited_app(tmp_path / "app", {"extensions.queues.maxDequeueCount": 2})
+    host = HostProcess(tmp_path / "host", azurite.connection_string, app=app, arguments=("--lease-seconds", "2"))
+    with running(host):
+        until(lambda: is_there(account, host.work_queue))
+        account.task(host.work_queue, id="deadly", kills=True)
+        until(lambda: account.length(f"{host.work_queue}-poison") == 1, within_seconds=40)
+        assert [seen["tries"] for seen in host.records("worker", id="deadly")] == [1, 2]
+        until(lambda: account.length(host.work_queue) == 0)
