@@ -170,7 +170,7 @@ def read_app_manifest(manifest: bytes) -> ImageManifest:
     """Return what an app image's manifest refers to. Raises Rejected: UnreadableImage, NotAnImage."""
     read = _decode(manifest, ImageManifest)
     if read.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        raise Rejected("NotAnImage", f"the app repository holds a {read.config.media_type}; push a container image")
+        raise Rejected("NotAnImage", f"what was pushed holds {read.config.media_type}; push a container image")
     return read
 
 

@@ -69,7 +69,7 @@ def resolve_app(registry: Registry, repository: str, reference: str, platform: s
 
 def _config(registry: Registry, repository: str, manifest: Manifest) -> bytes:
     if manifest.media_type not in MANIFESTS:
-        raise Rejected("NotAnImage", f"the app repository holds a {manifest.media_type}; push a container image")
+        raise Rejected("NotAnImage", f"what was pushed is {manifest.media_type}; push a container image")
     return registry.get_blob(repository, read_app_manifest(manifest.data).config.digest, CONFIG_LIMIT)
 
 
