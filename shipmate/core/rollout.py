@@ -370,7 +370,7 @@ def explain(failed: Failed, *, readiness: str = "", log: str = "") -> Failed:
     words = [failed.message]
     if readiness.strip():
         words.append(f"it says: {readiness.strip()[:500]}")
-    if log.strip():
+    if log.strip() and log.strip().splitlines()[-1] not in failed.message:  # a crash is told with its last lines
         words.append("last lines of its log:\n" + "\n".join(log.strip().splitlines()[-10:])[-2000:])
     return msgspec.structs.replace(failed, message="; ".join(words))
 
