@@ -23,9 +23,9 @@ import click
 from localcloud.config import cache_root
 
 TREE = Path(__file__).resolve().parent.parent
-BASE_VERSION = "3"
+BASE_VERSION = "4"
 SUITE = "trixie"
-BASE_PACKAGES = ("python3-minimal", "libpython3-stdlib")
+BASE_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 EPOCH = 1_700_000_000
 """The time that every file of an image has, in seconds since 1970: the same input gives the same bytes."""
