@@ -4,7 +4,10 @@ A message is a target's name and nothing else, base64 as the Functions queue tri
 (learn.microsoft.com, azure-functions/functions-bindings-storage-queue, `messageEncoding`).
 """
 
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+import math
+from contextlib import suppress
+
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
 from azure.storage.queue import QueueClient
 
 from shipmate.errors import Retryable
@@ -21,12 +24,13 @@ class StorageQueue:
 
     def enqueue(self, target: str, delay_seconds: float = 0) -> None:
         """Have the target advanced, after a delay in whole seconds, rounded up. Raises Retryable."""
-        delay = min(-int(-delay_seconds // 1), LONGEST_DELAY_SECONDS)
+        delay = min(max(0, math.ceil(delay_seconds)), LONGEST_DELAY_SECONDS)
         try:
             try:
                 self._client.send_message(target, visibility_timeout=delay, time_to_live=-1)
             except ResourceNotFoundError:
-                self._client.create_queue()
+                with suppress(ResourceExistsError):  # another worker made it meanwhile
+                    self._client.create_queue()
                 self._client.send_message(target, visibility_timeout=delay, time_to_live=-1)
         except AzureError as error:
             raise Retryable(
