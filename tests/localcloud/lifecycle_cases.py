@@ -1,4 +1,4 @@
-"""The cluster's whole life, one case after another; test_kubernetes_lifecycle.py runs them on a machine of their own."""
+"""The cluster's whole life, case after case; test_kubernetes_lifecycle.py runs them on a machine of their own."""
 
 import json
 import os
