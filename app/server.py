@@ -11,8 +11,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
-from app import settings, web
-from app.lifecycle import Lifecycle
+from app import settings
 
 THREADS = 32
 """Requests worked on at once. Scoring takes turns by processor; the others keep health checks answered meanwhile."""
@@ -20,6 +19,10 @@ THREADS = 32
 
 def create() -> flask.Flask:
     """Return the application of this process, its model on the way."""
+    # in here, so that granian's main process, which only watches, does without ONNX Runtime and NumPy
+    from app import web  # noqa: PLC0415
+    from app.lifecycle import Lifecycle  # noqa: PLC0415
+
     lifecycle = Lifecycle(settings.from_environment(os.environ))
     lifecycle.start_loading()
     return web.create(lifecycle)

@@ -20,6 +20,8 @@ from tests.app.pictures import bomb, png
 
 JSON = {"Content-Type": "application/json"}
 
+pytestmark = pytest.mark.app
+
 
 def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()

@@ -11,6 +11,8 @@ import pytest
 
 from tests.app.apps import running, tiny_folder
 
+pytestmark = pytest.mark.app
+
 
 def test_draining(tmp_path: Path) -> None:
     with running(tiny_folder(tmp_path), DRAIN_SECONDS="0.6") as app:

@@ -4,8 +4,12 @@ import html.parser
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.app.apps import RunningApp
 from tests.app.pictures import bomb
+
+pytestmark = pytest.mark.app
 
 
 class Elements(html.parser.HTMLParser):

@@ -18,6 +18,8 @@ from localcloud import images
 from localcloud.config import Cloud
 from localcloud.images import ImageError
 
+pytestmark = pytest.mark.buildah
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
