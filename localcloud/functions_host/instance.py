@@ -25,7 +25,7 @@ import uvicorn
 from localcloud.functions_host import worker
 from localcloud.functions_host.bindings import Function, QueueTrigger, TimerTrigger, understand
 from localcloud.functions_host.configuration import load_local_settings, read_host_json
-from localcloud.functions_host.errors import AppError
+from localcloud.functions_host.errors import CANNOT_RUN, AppError
 from localcloud.functions_host.front import build
 from localcloud.functions_host.invocations import Invocations
 from localcloud.functions_host.keys import read_keys
@@ -33,9 +33,6 @@ from localcloud.functions_host.logs import log, write_to_stdout
 from localcloud.functions_host.queue_listener import QueueListener
 from localcloud.functions_host.storage_queue import Queues
 from localcloud.functions_host.timers import Timers
-
-CANNOT_RUN = 78
-"""The exit code of an instance whose app or settings are wrong (EX_CONFIG of sysexits.h)."""
 
 _PR_SET_PDEATHSIG = 1
 _STOP_SECONDS = 4

@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcloud.functions_host.errors import AppError
-from localcloud.functions_host.instance import CANNOT_RUN
+from localcloud.functions_host.errors import CANNOT_RUN, AppError
 from localcloud.functions_host.keys import ensure_keys
 
 _ROOT = Path(__file__).resolve().parents[2]

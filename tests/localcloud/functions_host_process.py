@@ -80,6 +80,7 @@ class HostProcess:
         self.state = self.folder / "state"
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def keys(self) -> Keys:
@@ -97,6 +98,7 @@ class HostProcess:
             "AzureWebJobs.tick.Disabled": "true",
             "PYTHON_THREADPOOL_THREAD_COUNT": "8",
         }
+        self._log_start = len(self.log.read_bytes()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -110,17 +112,23 @@ class HostProcess:
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
-            log = self.log.read_text()
-            return all(f"instance {index} is ready" in log for index in range(self.instances))
+            return all(f"instance {index} is ready" in self.said() for index in range(self.instances))
 
         until(is_ready, within_seconds=40)
+
+    def said(self) -> str:
+        """Return the log since the last start."""
+        return self.log.read_bytes()[self._log_start :].decode()
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def wait_for_end(self) -> int:
         assert self.process is not None
         return self.process.wait(timeout=40)
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_running():
             self.process.terminate()
             self.process.wait(timeout=20)
 
