@@ -1,0 +1,176 @@
+"""The graft of a large model, Blob to registry, against bare curl and against `crane append`.
+
+Each run of ours is a process of its own, so that its peak memory can be read; `python -m bench.graft CLOUD FOLDER`
+is that process.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from azure.storage.blob import BlobSasPermissions, BlobServiceClient, ContainerClient, generate_blob_sas
+
+from bench.figures import Comparison, Figure
+from localcloud import setup
+from localcloud.config import AZURITE_ACCOUNT, AZURITE_KEY, Cloud
+from shipmate.core.manifest import parse_manifest
+from shipmate.core.refs import Pair
+from shipmate.edge.blobs import BlobModels
+from shipmate.edge.registry import Registry
+from shipmate.stages.graft import ModelFolder, graft, resolve_app
+
+GIB = 1 << 30
+CONTAINER = "models"
+PEAK_GOAL_MIB = 150.0
+
+
+def measure(cloud: Cloud, app_image: str, rounds: int = 3) -> tuple[list[Comparison], dict[str, float]]:
+    """Return the comparisons for 1 GiB, and the peak memory in MiB by model size. `app_image` is pushed already."""
+    container = BlobServiceClient.from_connection_string(cloud.connection_string).get_container_client(CONTAINER)
+    ours, curl, crane = [], [], []
+    peaks: dict[str, float] = {}
+    for number in range(rounds):
+        folder = _publish(container, GIB, f"1GiB-{number}")
+        ours.append(_graft(cloud, folder)["seconds"])
+        curl.append(_curl(cloud, folder))
+    crane.append(_crane(cloud, app_image))
+    for size, name in ((GIB // 4, "256 MiB"), (4 * GIB, "4 GiB")):
+        peaks[name] = _graft(cloud, _publish(container, size, name.replace(" ", "")))["peak_mib"]
+    figure = Figure("graft, Blob to registry", tuple(ours))
+    return [
+        Comparison("graft of 1 GiB against curl | curl", figure, Figure("curl | curl", tuple(curl)), 1.3),
+        Comparison(
+            "graft of 1 GiB against crane append", figure, Figure("crane append", tuple(crane)), 3.0, at_most=False
+        ),
+        Comparison(
+            "peak memory at 4 GiB against 256 MiB",
+            Figure("4 GiB", (peaks["4 GiB"],), "MiB"),
+            Figure("256 MiB", (peaks["256 MiB"],), "MiB"),
+            1.15,
+        ),
+    ], peaks
+
+
+def _publish(container: ContainerClient, size: int, version: str) -> str:
+    """Upload a model of random bytes and return its folder."""
+    folder = f"bench/{version}-{time.time_ns()}"
+    sha256 = hashlib.sha256()
+
+    def chunks() -> Iterator[bytes]:
+        left = size
+        while left:
+            chunk = os.urandom(min(left, 8 << 20))
+            left -= len(chunk)
+            sha256.update(chunk)
+            yield chunk
+
+    container.upload_blob(f"{folder}/model.onnx", chunks(), length=size, max_concurrency=2)
+    manifest = {
+        "schema": 1,
+        "name": "bench",
+        "version": version,
+        "contract": "1",
+        "files": [{"path": "model.onnx", "size": size, "sha256": sha256.hexdigest()}],
+        "model": "model.onnx",
+    }
+    container.upload_blob(f"{folder}/manifest.json", json.dumps(manifest))
+    return folder
+
+
+def _graft(cloud: Cloud, folder: str) -> dict[str, float]:
+    """Graft in a process of its own and return its seconds and peak memory."""
+    command = [sys.executable, "-m", "bench.graft", cloud.name, folder]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def _curl(cloud: Cloud, folder: str) -> float:
+    """Return the seconds of curl from Blob piped into one curl PATCH of the same bytes, and the closing PUT."""
+    path = f"{folder}/model.onnx"
+    sas = generate_blob_sas(
+        AZURITE_ACCOUNT,
+        CONTAINER,
+        path,
+        account_key=AZURITE_KEY,
+        permission=BlobSasPermissions(read=True),
+        expiry=datetime.now(UTC) + timedelta(hours=1),
+    )
+    url = f"http://{cloud.registry}"
+    began = httpx.post(f"{url}/v2/bench-curl/blobs/uploads/", trust_env=False)
+    started = time.perf_counter()
+    script = 'curl -sf "$0" | curl -sf -X PATCH -H "Content-Type: application/octet-stream" -T - "$1" -o /dev/null'
+    subprocess.run(
+        [
+            "bash",
+            "-o",
+            "pipefail",
+            "-c",
+            script,
+            f"{cloud.blob_url}/{CONTAINER}/{path}?{sas}",
+            began.headers["Location"],
+        ],
+        check=True,
+    )
+    return time.perf_counter() - started
+
+
+def _crane(cloud: Cloud, app_image: str) -> float:
+    """Return the seconds of `crane append` of a local file of 1 GiB to the app image."""
+    local = cloud.state / "bench-layer.tar"
+    model = cloud.state / "model.onnx"
+    with model.open("wb") as out:
+        for _ in range(GIB >> 23):
+            out.write(os.urandom(8 << 20))
+    subprocess.run(["tar", "-cf", local, "-C", model.parent, model.name], check=True)
+    crane = setup.ensure_crane()
+    started = time.perf_counter()
+    command = [
+        str(crane),
+        "append",
+        "--insecure",
+        "-b",
+        app_image,
+        "-f",
+        str(local),
+        "-t",
+        f"{cloud.registry}/bench-crane:1",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.perf_counter() - started
+    local.unlink()
+    model.unlink()
+    return seconds
+
+
+def main(cloud_name: str, folder: str) -> None:
+    """Graft one folder and print seconds and peak memory."""
+    cloud = Cloud(cloud_name)
+    models = BlobModels(BlobServiceClient.from_connection_string(cloud.connection_string))
+    registry = Registry(f"http://{cloud.registry}")
+    manifest = parse_manifest(models.read_manifest(CONTAINER, f"{folder}/manifest.json"))
+    app, _ = resolve_app(registry, "vision-app", "main", "linux/amd64")
+    started = time.perf_counter()
+    graft(
+        registry,
+        models,
+        pair=Pair(app, manifest.digest),
+        app_repository="vision-app",
+        release_repository="bench-graft",
+        model=manifest,
+        folder=ModelFolder(CONTAINER, folder),
+    )
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mib": peak}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], str(Path(sys.argv[2])))
