@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +160,6 @@ def ensure_kubernetes() -> Path:
                 program=fresh / "pause",
                 what="the pause program",
                 estimate="a few seconds",
-                environment={"CGO_ENABLED": "0"},
             )
             for name in KUBERNETES_PROGRAMS:
                 (fresh / name).symlink_to("kube")
@@ -322,10 +321,9 @@ def _compile(
     what: str,
     estimate: str,
     flags: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Compile one Go program exactly as its go.mod and go.sum pin it."""
-    environment = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly", **(environment or {})}
+    """Compile one Go program exactly as its go.mod and go.sum pin it; no C compiler takes part."""
+    environment = {"GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"}
     _run(
         [str(go), "list", "-deps", package],
         what=f"downloading the modules of {what}",
@@ -340,7 +338,7 @@ def _compile(
         estimate=estimate,
         folder=sources,
         environment=environment,
-        progress=lambda log: f"{log.read_bytes().count(b'\n')} packages",
+        progress=re.compile(r"^[\w./~-]+$", re.MULTILINE),
     )
 
 
@@ -366,12 +364,12 @@ def _run(
     estimate: str,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    progress: Callable[[Path], str] | None = None,
+    progress: re.Pattern[str] | None = None,
     say_every_seconds: float = 20,
 ) -> None:
     """Run a slow command, say how it gets on, and raise SetupError with the end of its output if it fails.
 
-    Interrupting it stops the command first.
+    Lines that match `progress` name the packages that are done. Interrupting it stops the command first.
     """
     clock = _Clock(what)
     clock.say("►", estimate)
@@ -394,13 +392,15 @@ def _run(
                     process.wait(timeout=say_every_seconds)
                     break
                 except subprocess.TimeoutExpired:
-                    clock.say("►", ", ".join(filter(None, (progress(log) if progress else "", clock.elapsed()))))
+                    done = len(progress.findall(log.read_text(errors="replace"))) if progress else 0
+                    clock.say("►", f"{done} packages, {clock.elapsed()}" if progress else clock.elapsed())
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
     if process.returncode != 0:
-        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        said = log.read_text(errors="replace").splitlines()
+        end = "\n".join([line for line in said if not (progress and progress.match(line))][-15:])
         raise SetupError(f"{what} failed; run it again when this is mended, it goes on where it was ({log}):\n{end}")
     clock.say("✔", clock.elapsed())
 
