@@ -9,6 +9,7 @@ import os
 from functools import cache
 
 from azure.identity import DefaultAzureCredential
+from azure.storage import blob, queue
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
@@ -24,6 +25,11 @@ from shipmate.edge.registry import Registry
 from shipmate.pipeline import Pipeline
 from shipmate.settings import Settings, read_settings, read_targets
 from shipmate.stages.context import Context
+
+BACKOFF_SECONDS = 1
+RETRIES = 2
+"""Storage is tried again after about 3 and 5 s (backoff + 2 to the power of the attempt), then the work is handed back:
+the SDKs begin with 15 s, and Event Grid waits for 30 s in all."""
 
 
 def pipeline() -> Pipeline:
@@ -72,14 +78,16 @@ def compose(settings: Settings) -> Pipeline:
 
 
 def _blob_service(storage: str) -> BlobServiceClient:
+    retry = blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES)
     if storage.startswith(("http://", "https://")):
-        return BlobServiceClient(storage, credential=DefaultAzureCredential())
-    return BlobServiceClient.from_connection_string(storage)
+        return BlobServiceClient(storage, credential=DefaultAzureCredential(), retry_policy=retry)
+    return BlobServiceClient.from_connection_string(storage, retry_policy=retry)
 
 
 def _queue_client(storage: str, name: str) -> QueueClient:
     policy = TextBase64EncodePolicy()
+    retry = queue.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES)
     if storage.startswith(("http://", "https://")):
         credential = DefaultAzureCredential()
-        return QueueClient(storage, name, credential=credential, message_encode_policy=policy)
-    return QueueClient.from_connection_string(storage, name, message_encode_policy=policy)
+        return QueueClient(storage, name, credential=credential, message_encode_policy=policy, retry_policy=retry)
+    return QueueClient.from_connection_string(storage, name, message_encode_policy=policy, retry_policy=retry)
