@@ -1,0 +1,88 @@
+"""`python -m localcloud`, on a machine where nothing runs and nothing may be started."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from localcloud import __main__ as program
+from localcloud.cloud import LocalCloud
+from localcloud.config import Cloud
+from localcloud.processes import Program, StartError
+from localcloud.setup import SetupError
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep state and cache of the local cloud in a folder of the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(program.main, words)
+
+
+def test_help_names_every_verb() -> None:
+    said = run("--help").output
+    for verb in ("setup", "up", "down", "status", "demo"):
+        assert f"  {verb} " in said
+
+
+def test_nothing_runs() -> None:
+    assert (run("status").stdout, run("status", "--running").stdout) == ("○ nothing runs\n", "")
+
+
+def test_there_is_nothing_to_stop() -> None:
+    done = run("down")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "○ not running: demo\n")
+    assert "not running: demo, test, bench, drill, cluster" in run("down", "--all").stderr
+
+
+def test_an_unknown_cloud_is_wrong_usage() -> None:
+    refused = run("down", "prod")
+    assert refused.exit_code == 2
+    assert "'prod' is not one of 'demo', 'test', 'bench', 'drill', 'cluster'" in refused.stderr
+
+
+def test_what_runs_is_shown_and_stopped() -> None:
+    cloud = LocalCloud(Cloud("drill"))
+    sleeper = Program("azurite", ["sleep", "60"], cloud.cloud.state)
+    pid = sleeper.start(lambda: True)
+    try:
+        assert run("status", "--running").stdout == "drill\n"
+        shown = run("status").stdout
+        assert "cloud drill\n  ✔ runs     azurite    http://127.0.0.1:17300/devstoreaccount1" in shown
+        assert "✗ stopped  functions  http://127.0.0.1:17330" in shown
+        assert str(cloud.cloud.state / "logs" / "azurite.log") in shown
+        assert next(part for part in cloud.status() if part.name == "azurite").pid == pid
+        assert run("down", "drill", "test").stderr == "✔ stopped   drill\n"
+        assert sleeper.pid() is None
+    finally:
+        sleeper.stop()
+
+
+@pytest.mark.parametrize("error", [StartError("azurite stopped; read the log"), SetupError("make room")])
+def test_trouble_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trouble(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LocalCloud, "start", trouble)
+    ended = run("up")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", f"✗ {error}\n")
+
+
+def test_a_wrong_targets_file_is_told_before_anything_starts(tmp_path: Path) -> None:
+    wrong = tmp_path / "targets.yaml"
+    wrong.write_text("targets: [{name: vision}]")
+    ended = run("up", "--targets", str(wrong))
+    assert ended.exit_code == 1
+    assert ended.stderr == "✗ the targets file: Object missing required field `app` - at `$.targets[0]`\n"
+    assert not LocalCloud(Cloud("demo")).is_running()
+
+
+def test_the_app_settings_are_those_of_the_sample() -> None:
+    sample = json.loads((Path(__file__).parents[2] / "local.settings.sample.json").read_text())["Values"]
+    assert set(LocalCloud(Cloud("test")).app_settings("kubeconfig:x#y")) == set(sample)
