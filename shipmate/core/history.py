@@ -17,7 +17,6 @@ from shipmate.core.ledger import (
     Errored,
     Failed,
     Gated,
-    Intended,
     Live,
     Planned,
     Received,
@@ -54,7 +53,6 @@ _STAGE: dict[type, tuple[str, str]] = {
     Planned: ("plan", "planned"),
     Built: ("build", "built"),
     Gated: ("gate", "gated"),
-    Rejected: ("gate", "rejected"),
     RolledOut: ("rollout", "rolled_out"),
     Live: ("verify", "live"),
     Superseded: ("plan", "superseded"),
@@ -82,7 +80,8 @@ def release_history(release: Release, entries: Iterable[AnyEntry]) -> ReleaseHis
             last = published.at if published is not None else entry.at
         if isinstance(entry, Gated | Rejected):
             report = entry.report
-        record = _record(entry, last or entry.at)
+        is_built = any(stage.outcome == "built" for stage in stages)
+        record = _record(entry, last or entry.at, is_built=is_built)
         if record is not None:
             stages.append(record)
             last = entry.at
@@ -109,14 +108,16 @@ def _before(published: Received | None) -> list[StageRecord]:
     return [StageRecord("intake", outcome, published.at, round(seconds, 3))]
 
 
-def _record(entry: AnyEntry, since: datetime) -> StageRecord | None:
+def _record(entry: AnyEntry, since: datetime, *, is_built: bool) -> StageRecord | None:
     seconds = round((entry.at - since).total_seconds(), 3)
     if isinstance(entry, Failed):
         return StageRecord(entry.stage, "failed", entry.at, seconds, f"{entry.reason}: {entry.message}")
     if isinstance(entry, Errored):
         return StageRecord(entry.stage, "errored", entry.at, seconds, entry.message)
-    if isinstance(entry, Intended) or type(entry) not in _STAGE:
+    if isinstance(entry, Rejected):
+        stage = "gate" if is_built else "build"
+        return StageRecord(stage, "rejected", entry.at, seconds, f"{entry.reason}: {entry.message}")
+    if type(entry) not in _STAGE:  # held, intended: not the end of a stage
         return None
     stage, outcome = _STAGE[type(entry)]
-    message = f"{entry.reason}: {entry.message}" if isinstance(entry, Rejected) else getattr(entry, "message", None)
-    return StageRecord(stage, outcome, entry.at, seconds, message)
+    return StageRecord(stage, outcome, entry.at, seconds, getattr(entry, "message", None))
