@@ -181,6 +181,7 @@ class HAProxy:
         if checked.returncode != 0:
             raise StartError(f"HAProxy refuses {fresh}: {checked.stderr.strip()}")
         fresh.replace(self._configuration)
+        self._asked_at = float("-inf")
         self._program.start(functools.partial(self._serves, text, reload=running is not None), within_seconds=20)
 
     def _serves(self, text: str, *, reload: bool) -> bool:

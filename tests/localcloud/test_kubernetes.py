@@ -6,6 +6,7 @@ The cluster is shared with whoever uses it now: each module works in a namespace
 import http.client
 import json
 import secrets
+import shutil
 import socket
 import subprocess
 import threading
@@ -228,6 +229,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
     program.start(answers(f"http://{address}/v2/"))
     yield address
     program.stop()
+    shutil.rmtree(cluster.default_layout().registries / address, ignore_errors=True)
 
 
 def test_pods_use_images_of_a_local_registry_by_digest(playground: Playground, registry: str, tmp_path: Path) -> None:
