@@ -32,7 +32,8 @@ RUN set -eu; \
     mkdir /model
 COPY --from=packages /opt/app /opt/app
 COPY app /opt/app/app
-ENV PYTHONPATH=/opt/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MODEL_DIR=/model PORT=8000
+# MALLOC_ARENA_MAX: threads that each kept their own free memory would grow past the pod's limit.
+ENV PYTHONPATH=/opt/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MALLOC_ARENA_MAX=2 MODEL_DIR=/model PORT=8000
 WORKDIR /opt/app
 EXPOSE 8000
 STOPSIGNAL SIGTERM

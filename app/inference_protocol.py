@@ -58,8 +58,9 @@ def blueprint(lifecycle: Lifecycle) -> flask.Blueprint:
     @routes.post("/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str | None = None) -> dict[str, Any]:
         model = _named(lifecycle, name, version)
-        request = _request(flask.request.get_data())
-        tensor = _tensor(model, request)
+        with lifecycle.room(flask.request.content_length):
+            request = _request(flask.request.get_data(cache=False))
+            tensor = _tensor(model, request)
         with lifecycle.turn():
             started = time.perf_counter()
             output = model.run(tensor)

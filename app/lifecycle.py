@@ -6,7 +6,8 @@ that cannot be used leaves the process up and not ready, with the reason for who
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,12 @@ from app.settings import Settings
 DRAIN_ENDS_AFTER_SECONDS = 60.0
 """A drain that no SIGTERM follows ends by itself: kubelet sends it within seconds, so this call was a mistake."""
 
-SCORING_WAIT_SECONDS = 10.0
-"""How long a request waits for its turn before it is told to come again."""
+WAIT_SECONDS = 10.0
+"""How long a request waits for a processor or for memory before it is told to come again."""
+
+LARGE_REQUEST_BYTES = 1 << 20
+LARGE_REQUESTS = 2
+"""So many requests above that size are held in memory at once; smaller ones are bounded by the server's threads."""
 
 
 @dataclass
@@ -42,7 +47,8 @@ class Lifecycle:
             headers={"Retry-After": "1"},
         )
         self._draining_since: float | None = None
-        self._turns = threading.BoundedSemaphore(self.cpus)
+        self._processors = threading.BoundedSemaphore(self.cpus)
+        self._room = threading.BoundedSemaphore(LARGE_REQUESTS)
 
     def start_loading(self) -> threading.Thread:
         """Load the model in the background and return the thread that does it."""
@@ -90,12 +96,21 @@ class Lifecycle:
             raise ProblemError(self._problem or Problem(503, "not-ready", "The model is being loaded."))
         return self._model
 
-    def turn(self) -> "_Turn":
+    def turn(self) -> AbstractContextManager[None]:
         """Return a context in which this request may decode and score; as many at once as there are processors.
 
-        Entering raises ProblemError (busy) when none becomes free in SCORING_WAIT_SECONDS.
+        Entering raises ProblemError (busy) when none becomes free in WAIT_SECONDS.
         """
-        return _Turn(self._turns)
+        return _one_of(self._processors, "processor", WAIT_SECONDS)
+
+    def room(self, request_bytes: int | None) -> AbstractContextManager[None]:
+        """Return a context in which a request of this size (None: not told) may be read into memory.
+
+        Entering raises ProblemError (busy) when too many large ones are there for WAIT_SECONDS.
+        """
+        if request_bytes is not None and request_bytes <= LARGE_REQUEST_BYTES:
+            return nullcontext()
+        return _one_of(self._room, "place for a large request", WAIT_SECONDS)
 
     def identity(self) -> dict[str, Any]:
         """Return what /version and /readyz say: which model, which code, which release."""
@@ -119,20 +134,12 @@ class Lifecycle:
         }
 
 
-class _Turn:
-    def __init__(self, turns: threading.BoundedSemaphore) -> None:
-        self._turns = turns
-
-    def __enter__(self) -> None:
-        if not self._turns.acquire(timeout=SCORING_WAIT_SECONDS):
-            raise ProblemError(
-                Problem(
-                    503,
-                    "busy",
-                    f"No processor became free in {SCORING_WAIT_SECONDS:.0f} s. Ask again, with fewer images at once.",
-                    headers={"Retry-After": "2"},
-                )
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._turns.release()
+@contextmanager
+def _one_of(places: threading.BoundedSemaphore, what: str, seconds: float) -> Iterator[None]:
+    if not places.acquire(timeout=seconds):
+        detail = f"No {what} became free in {seconds:.0f} s. Ask again, with fewer or smaller images at once."
+        raise ProblemError(Problem(503, "busy", detail, headers={"Retry-After": "2"}))
+    try:
+        yield
+    finally:
+        places.release()

@@ -46,7 +46,7 @@ class Model:
 
     def prepare(self, data: bytes) -> Tensor:
         """Return the picture in these bytes as this model takes it; raises ProblemError."""
-        return images.prepare(images.decode(data), self.preparation)
+        return images.read(data, self.preparation)[0]
 
 
 def probabilities(output: Tensor) -> Tensor:

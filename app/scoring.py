@@ -8,6 +8,7 @@ Given: `{"result": [[[[label, percent], … three], … one list an image], "Com
 import base64
 import binascii
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from app.images import MAX_IMAGES, MAX_PIXELS_A_REQUEST, Tensor
 from app.lifecycle import Lifecycle
 from app.model import Prediction
 from app.problems import Problem, ProblemError
+
+WHITESPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,11 @@ def _prepare_all(lifecycle: Lifecycle, sent: list[bytes | ProblemError]) -> tupl
         try:
             if isinstance(data, ProblemError):
                 raise data
-            picture = images.decode(data)
+            tensor, picture = images.read(data, lifecycle.model.preparation)
             pixels += picture.width * picture.height
             if pixels > MAX_PIXELS_A_REQUEST:
                 raise _too_large(f"The images have more than {MAX_PIXELS_A_REQUEST:,} pixels together.")
-            batch.append(images.prepare(picture, lifecycle.model.preparation))
+            batch.append(tensor)
         except ProblemError as error:
             if error.problem.kind == "too-large":
                 raise
@@ -88,7 +91,7 @@ def images_of(request: flask.Request) -> list[bytes | ProblemError]:
     Raises ProblemError for a request that has another shape, or too many images.
     """
     if request.mimetype == "application/json":
-        sent = [_from_base64(text) for text in _listed(request.get_data())]
+        sent = [_from_base64(text) for text in _listed(request.get_data(cache=False))]
     elif request.mimetype == "multipart/form-data":
         sent = [upload.read() for _, upload in request.files.items(multi=True) if upload.filename]
     else:
@@ -132,7 +135,7 @@ def _from_base64(text: str) -> bytes | ProblemError:
     if text[:2] in ("b'", 'b"') and text[-1:] == text[1]:
         text = text[2:-1]
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(text if WHITESPACE.search(text) is None else WHITESPACE.sub("", text), validate=True)
     except (binascii.Error, ValueError) as error:
         return ProblemError(
             Problem(422, "image-not-base64", f"The text is not base64: {error}. Send the file's bytes in base64.")

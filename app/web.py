@@ -123,7 +123,8 @@ def _answers(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
     routes = flask.Blueprint("answers", __name__)
 
     def ask() -> Scored:
-        scored = scoring.score(lifecycle, scoring.images_of(flask.request))
+        with lifecycle.room(flask.request.content_length):
+            scored = scoring.score(lifecycle, scoring.images_of(flask.request))
         numbers.images.inc(len(scored.predictions))
         return scored
 

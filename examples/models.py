@@ -131,7 +131,7 @@ def _golden(model: bytes, preparation: Preparation) -> list[dict[str, Any]]:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     known, golden = labels(), []
     for photo in PHOTOS:
-        tensor = images.prepare(images.decode(photo.data), preparation)
+        tensor = images.read(photo.data, preparation)[0]
         (row,) = probabilities(session.run(["logits"], {"input": tensor[np.newaxis]})[0])
         best = int(row.argmax())
         golden.append(

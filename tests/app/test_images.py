@@ -75,6 +75,20 @@ def test_only_the_middle_is_looked_at() -> None:
     np.testing.assert_allclose(prepared, 1.0)
 
 
+def test_a_large_photo_is_decoded_no_finer_than_the_model_can_see() -> None:
+    how = Preparation(size=32)
+    rng = np.random.default_rng(1)
+    soft = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize((1600, 1200))
+    out = io.BytesIO()
+    soft.save(out, "JPEG", quality=95)
+    tensor, picture = images.read(out.getvalue(), how)
+    assert picture.size == (200, 150)
+    assert min(picture.size) >= how.enough
+    whole = images.decode(out.getvalue())
+    assert whole.size == (1600, 1200)
+    assert np.abs(images.prepare(whole, how) - tensor).mean() < 0.03  # of a range of 2
+
+
 def test_a_picture_of_one_pixel() -> None:
     assert images.prepare(Image.new("RGB", (1, 1)), Preparation()).shape == (3, 224, 224)
 
