@@ -13,6 +13,7 @@ import ipaddress
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -254,13 +255,10 @@ def _containerd_answers() -> bool:
 
 
 def _listens(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
-        connection.connect()
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
         return False
-    finally:
-        connection.close()
     return True
 
 
