@@ -51,6 +51,10 @@ class Registry:
         """The registry as image references spell it: `host` or `host:port`."""
         return self._http.name
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     # -- manifests
 
     def resolve(self, repository: str, reference: str) -> Descriptor:

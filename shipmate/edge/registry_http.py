@@ -83,6 +83,10 @@ class RegistryHttp:
         """The registry as image references spell it."""
         return self.base.netloc.decode()
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def own(self, location: str, current: httpx.URL) -> httpx.URL:
         """Return an address that the registry sent us to; raise NotAllowed if it is not its own."""
         url = current.join(location)
@@ -213,7 +217,9 @@ class RegistryHttp:
         said = _said(reply)
         if reply.status == 404:
             return NotFound(f"{self.name} has no {reply.url.path.removeprefix('/v2/')}: {said}")
-        if reply.status in (401, 403):
+        if reply.status == 401:
+            return NotAllowed(f"{self.name} does not accept Shipmate's credentials for {what}: {said}")
+        if reply.status == 403:
             return NotAllowed(
                 f"{self.name} refused {what}: {said}; give Shipmate's identity AcrPull on the app repository and "
                 "AcrPush on the release repository (in ABAC mode: Container Registry Repository Reader and Writer)"

@@ -49,6 +49,7 @@ class Upload:
         self._feed = _Feed(content)
         self._location: httpx.URL | None = None
         self._offset = 0
+        self._of_0_0 = 0  # bytes that a session has whose range is 0-0: that is said of one byte, and of none
         self._asked = False  # whether location and offset are what the registry said last
         if begun is not None:
             self._moved(begun)
@@ -99,8 +100,8 @@ class Upload:
             begun = self._http.send("POST", f"{self._path}uploads/", self._scopes, expected=_ACCEPTED, content=b"")
         except Retryable as error:
             raise Interrupted(str(error), error.after_seconds) from error
+        self._offset = self._of_0_0 = 0
         self._moved(begun)
-        self._offset = 0
 
     def _moved(self, reply: Reply) -> None:
         """Take note of what an answer says about the session: where it goes on, and how many bytes it has."""
@@ -110,7 +111,7 @@ class Upload:
         self._location = self._http.own(location, reply.url)
         first, _, last = reply.headers.get("Range", "").rpartition("=")[2].partition("-")
         if first == "0" and last.isdecimal():
-            stored = 0 if last == "0" else int(last) + 1  # "0-0" is said of an empty session
+            stored = int(last) + 1 if last != "0" else self._of_0_0
             self._offset = min(stored, self._feed.position)
         self._asked = True
 
@@ -118,10 +119,13 @@ class Upload:
         size = min(PATCH_SIZE, self._content.size - self._offset)
         start, end = self._offset, self._offset + size
         reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
+        if reply.status == 416 and start == 0:
+            self._of_0_0 = 1
         if reply.status in (404, 416):  # the session is lost, or has another offset than its last answer said
             raise Interrupted(f"{self._http.name} cannot take bytes from {start}: {reply.status}")
         if reply.status != 202:
             raise self._http.translated(reply, "PATCH")
+        self._of_0_0 = min(end, 1)
         self._offset = end
         self._moved(reply)
 

@@ -67,7 +67,7 @@ class FakeRegistry:
     def upload(self, repository: str, content: Readable) -> Digest:
         data = b"".join(content.open_at(0))
         if content.digest != "sha256:" + hashlib.sha256(data).hexdigest():
-            raise Rejected("DigestMismatch", f"{self.name} received other bytes than {content.digest}")
+            raise Retryable(f"{self.name} received other bytes than {content.digest}; they are sent again")
         self.uploads += 1
         self.blobs[repository][content.digest] = data
         return content.digest

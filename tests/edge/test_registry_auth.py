@@ -1,0 +1,451 @@
+"""How the client proves who it is: to a real registry that wants signed tokens, and to stand-ins for Azure's."""
+
+import base64
+import datetime as dt
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localcloud import registry as registries
+from shipmate.core.image import OCI_MANIFEST, Descriptor
+from shipmate.core.refs import digest_of
+from shipmate.edge.registry import Registry
+from shipmate.edge.registry_auth import Anonymous, Challenge, Password, parse_challenges
+from shipmate.errors import NotAllowed, Retryable
+from shipmate.ports import Copied
+from shipmate.stages.graft import InMemory
+from tests.fakes.app_images import AppImage
+from tests.fakes.http_servers import Answer, Seen, answering
+
+# -- challenges
+
+
+@pytest.mark.parametrize(
+    ("header", "challenges"),
+    [
+        pytest.param(
+            'Bearer realm="https://name.azurecr.io/oauth2/token",service="name.azurecr.io",scope="repository:a:pull,push"',
+            [
+                Challenge(
+                    "bearer",
+                    {
+                        "realm": "https://name.azurecr.io/oauth2/token",
+                        "service": "name.azurecr.io",
+                        "scope": "repository:a:pull,push",
+                    },
+                )
+            ],
+            id="Azure",
+        ),
+        pytest.param(
+            r'Basic realm="a \"b\", c" , BEARER Realm = https, error="x"',
+            [Challenge("basic", {"realm": 'a "b", c'}), Challenge("bearer", {"realm": "https", "error": "x"})],
+            id="several, quoted, spaces",
+        ),
+        pytest.param("Negotiate", [Challenge("negotiate", {})], id="no parameters"),
+        pytest.param("Negotiate abc==", [Challenge("negotiate", {})], id="token68"),
+        pytest.param("", [], id="none"),
+        pytest.param('="', [], id="nonsense"),
+    ],
+)
+def test_challenges_are_read(header: str, challenges: list[Challenge]) -> None:
+    assert list(parse_challenges(header)) == challenges
+
+
+@given(st.text(max_size=80))
+def test_any_header_is_read(header: str) -> None:
+    for challenge in parse_challenges(header):
+        assert challenge.scheme == challenge.scheme.lower()
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(Password("ann", "secret"))
+
+
+# -- a real registry with a real token server
+
+
+class TokenServer:
+    """Hands out tokens as the token specification says, signed with a key of its own."""
+
+    service, issuer = "test-registry", "test-issuer"
+
+    def __init__(self, folder: Path) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        now = dt.datetime.now(dt.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(self.key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
+            .sign(self.key, hashes.SHA256())
+        )
+        self.certificates = folder / "tokens.pem"
+        self.certificates.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.chain = [base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()]
+        self.life = 300
+        self.may: Callable[[str], bool] = lambda _scope: True
+        self.password: str | None = None
+
+    def answer(self, seen: Seen) -> Answer:
+        if self.password is not None and seen.headers.get("Authorization") != Password("ann", self.password).header:
+            return Answer(401, b"who are you")
+        query = parse_qs(urlsplit(seen.path).query)
+        scopes = [scope for scope in query.get("scope", []) if self.may(scope)]
+        access = [
+            {"type": kind, "name": name, "actions": actions.split(",")}
+            for kind, name, actions in (scope.split(":") for scope in scopes)
+        ]
+        now = int(time.time())
+        claims = {
+            "iss": self.issuer,
+            "sub": "shipmate",
+            "aud": query["service"][0],
+            "iat": now,
+            "nbf": now - 5,
+            "exp": now + self.life,
+            "jti": uuid.uuid4().hex,
+            "access": access,
+        }
+        token = jwt.encode(claims, self.key, algorithm="ES256", headers={"x5c": self.chain})
+        return Answer(200, b'{"token": "%s"}' % token.encode())
+
+
+class Guarded:
+    """A registry that lets nobody in without a token."""
+
+    def __init__(self, url: str, tokens: TokenServer, asked: list[Seen]) -> None:
+        self.url = url
+        self.tokens = tokens
+        self.asked = asked
+
+    def scopes(self) -> list[list[str]]:
+        return [parse_qs(urlsplit(seen.path).query).get("scope", []) for seen in self.asked]
+
+
+@pytest.fixture(scope="module")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    tokens = TokenServer(folder)
+    with answering(tokens.answer) as (realm, asked):
+        auth = registries.TokenAuth(f"{realm}/token", tokens.service, tokens.issuer, tokens.certificates)
+        server = registries.Registry(folder, _free_port(), token_auth=auth, name="guarded")
+        program = server.start()
+        try:
+            yield Guarded(server.url, tokens, asked)
+        finally:
+            program.stop()
+
+
+@pytest.fixture
+def guarded(guarded_server: Guarded) -> Guarded:
+    guarded_server.asked.clear()
+    tokens = guarded_server.tokens
+    tokens.life, tokens.may, tokens.password = 300, lambda _scope: True, None
+    return guarded_server
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.registry
+def test_tokens_are_fetched_once_a_scope_and_kept(guarded: Guarded) -> None:
+    app = AppImage()
+    with closing(Registry(guarded.url)) as client:
+        app.push(client, "tokens/app", "main")
+        assert client.resolve("tokens/app", "main").digest == app.digest
+        client.get_manifest("tokens/app", "main")
+    assert guarded.scopes() == [["repository:tokens/app:pull,push"], ["repository:tokens/app:pull"]]
+
+
+@pytest.mark.registry
+def test_a_mount_has_one_token_for_both_repositories(guarded: Guarded) -> None:
+    data = b"a layer"
+    blob = Descriptor("", digest_of(data), len(data))
+    with closing(Registry(guarded.url)) as client:
+        client.upload("tokens/one", InMemory(data))
+        assert client.copy_blobs("tokens/two", [blob], source="tokens/one") == Copied(mounted=len(data))
+    assert ["repository:tokens/one:pull", "repository:tokens/two:pull,push"] in guarded.scopes()
+
+
+@pytest.mark.registry
+def test_without_the_right_to_read_the_source_nothing_is_mounted(guarded: Guarded) -> None:
+    data = b"a secret layer"
+    with closing(Registry(guarded.url)) as client:
+        client.upload("tokens/secret", InMemory(data))
+    guarded.tokens.may = lambda scope: "secret" not in scope
+    with (
+        closing(Registry(guarded.url)) as client,
+        pytest.raises(
+            NotAllowed, match=r"does not accept Shipmate's credentials for POST /v2/tokens/three/blobs/uploads/"
+        ),
+    ):
+        client.copy_blobs("tokens/three", [Descriptor("", digest_of(data), len(data))], source="tokens/secret")
+
+
+@pytest.mark.registry
+def test_a_token_is_renewed_before_it_ends(guarded: Guarded) -> None:
+    guarded.tokens.life = 2
+    with closing(Registry(guarded.url)) as client:
+        client.upload("tokens/short", InMemory(b"x"))
+        time.sleep(1.6)  # three quarters of its life are over
+        client.upload("tokens/short", InMemory(b"y"))
+    assert len(guarded.asked) == 2
+
+
+@pytest.mark.registry
+def test_a_token_that_does_not_suffice_is_told(guarded: Guarded) -> None:
+    guarded.tokens.may = lambda _scope: False
+    with closing(Registry(guarded.url)) as client, pytest.raises(NotAllowed, match=r"does not accept Shipmate's"):
+        client.resolve("tokens/app", "main")
+
+
+@pytest.mark.registry
+def test_a_password_goes_to_the_token_server(guarded: Guarded) -> None:
+    guarded.tokens.password = "right"
+    with closing(Registry(guarded.url, Password("ann", "right"))) as client:
+        client.upload("tokens/password", InMemory(b"x"))
+    with (
+        closing(Registry(guarded.url, Password("ann", "wrong"))) as client,
+        pytest.raises(NotAllowed, match=r"hands out no token to Shipmate's identity: 401 who are you"),
+    ):
+        client.upload("tokens/password", InMemory(b"x"))
+
+
+@pytest.mark.registry
+def test_a_cancelled_upload_is_gone_with_tokens_too(guarded: Guarded) -> None:
+    class Bad(InMemory):
+        def open_at(self, offset: int) -> Iterator[bytes]:
+            raise NotAllowed("the model may not be read")
+
+    with closing(Registry(guarded.url)) as client, pytest.raises(NotAllowed, match=r"the model may not be read"):
+        client.upload("tokens/cancelled", Bad(b"x"))
+    assert ["repository:tokens/cancelled:delete", "repository:tokens/cancelled:pull,push"] in guarded.scopes()
+
+
+# -- Azure Container Registry's way, and others
+
+
+class EntraCredential:
+    """Azure's identity, as azure-identity would give it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[str] = []
+
+    def get_token(self, *scopes: str, **_options: Any) -> AccessToken:
+        if self.error is not None:
+            raise self.error
+        self.asked += scopes
+        return AccessToken("entra", int(time.time()) + 3600)
+
+
+class AzureRegistry:
+    """What Azure Container Registry's documentation says about its tokens, in front of one manifest."""
+
+    def __init__(self, **changes: Answer) -> None:
+        self.changes = changes
+        self.url = ""
+        self.forms: list[Mapping[str, str]] = []
+        self.tokens = 0
+
+    def answer(self, seen: Seen) -> Answer:
+        path = seen.path.partition("?")[0]
+        if path.rpartition("/")[2] in self.changes:
+            return self.changes[path.rpartition("/")[2]]
+        if path.startswith("/oauth2/"):
+            form = {key: value[0] for key, value in parse_qs(seen.body.decode()).items()}
+            self.forms.append({"path": path, **form})
+            if path == "/oauth2/exchange":
+                return Answer(200, b'{"refresh_token": "refresh"}')
+            self.tokens += 1
+            return Answer(200, b'{"access_token": "access%d", "expires_in": 240}' % self.tokens)
+        if seen.headers.get("Authorization") != f"Bearer access{self.tokens}" or not self.tokens:
+            challenge = f'Bearer realm="{self.url}/oauth2/token",service="name.azurecr.io",scope="repository:a:pull"'
+            return Answer(401, b"{}", {"WWW-Authenticate": challenge})
+        headers = {"Content-Type": OCI_MANIFEST, "Docker-Content-Digest": digest_of(b"{}"), "Content-Length": "2"}
+        return Answer(200, b"{}", headers)
+
+
+@pytest.fixture
+def azure() -> Iterator[AzureRegistry]:
+    server = AzureRegistry()
+    with answering(server.answer) as (server.url, _):
+        yield server
+
+
+def test_an_entra_token_is_exchanged(azure: AzureRegistry) -> None:
+    credential = EntraCredential()
+    with closing(Registry(azure.url, credential)) as client:
+        client.get_manifest("a", "main")
+        client.get_manifest("a", "main")
+        client.get_manifest("b", "main")
+    assert credential.asked == ["https://containerregistry.azure.net/.default"]
+    exchange = {"grant_type": "access_token", "service": "name.azurecr.io", "access_token": "entra"}
+    token = {"grant_type": "refresh_token", "service": "name.azurecr.io", "refresh_token": "refresh"}
+    assert azure.forms[:2] == [
+        {"path": "/oauth2/exchange", **exchange},
+        {"path": "/oauth2/token", **token, "scope": "repository:a:pull"},
+    ]
+    assert {form["path"] for form in azure.forms[2:]} == {"/oauth2/token"}
+
+
+def test_several_scopes_go_into_one_token(azure: AzureRegistry) -> None:
+    with closing(Registry(azure.url, EntraCredential())) as client:
+        client.get_manifest("a", "main")
+        client._http._authorizer.header(frozenset({"repository:b:pull,push", "repository:a:pull"}))
+    assert azure.forms[-1]["scope"] == "repository:a:pull repository:b:pull,push"
+
+
+def test_a_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> None:
+    with closing(Registry(azure.url, EntraCredential())) as client:
+        client.get_manifest("a", "main")
+        azure.tokens += 1  # the registry takes no older one
+        client.get_manifest("a", "main")
+
+
+@pytest.mark.parametrize(
+    ("changes", "credential", "error", "words"),
+    [
+        pytest.param(
+            {"exchange": Answer(401, b"unknown tenant")},
+            EntraCredential(),
+            NotAllowed,
+            "hands out no token to Shipmate's identity: 401 unknown tenant",
+            id="the registry does not know the identity",
+        ),
+        pytest.param(
+            {"token": Answer(429, b"slow", {"Retry-After": "3"})},
+            EntraCredential(),
+            Retryable,
+            "429 slow",
+            id="too many",
+        ),
+        pytest.param({"token": Answer(500, b"oops")}, EntraCredential(), Retryable, "500 oops", id="in trouble"),
+        pytest.param(
+            {"token": Answer(200, b"<html>")}, EntraCredential(), Retryable, "else than a token", id="no JSON"
+        ),
+        pytest.param({"token": Answer(200, b"{}")}, EntraCredential(), Retryable, "else than a token", id="no token"),
+        pytest.param(
+            {},
+            EntraCredential(ClientAuthenticationError("no managed identity")),
+            NotAllowed,
+            "Azure gives Shipmate no token for the registry: no managed identity",
+            id="no identity",
+        ),
+        pytest.param(
+            {},
+            EntraCredential(ServiceRequestError("no route")),
+            Retryable,
+            "Azure gave no token for the registry: no route",
+            id="Entra is away",
+        ),
+    ],
+)
+def test_no_token_is_an_error_with_the_next_move(
+    azure: AzureRegistry,
+    changes: dict[str, Answer],
+    credential: EntraCredential,
+    error: type[Exception],
+    words: str,
+) -> None:
+    azure.changes = changes
+    with closing(Registry(azure.url, credential)) as client, pytest.raises(error, match=words):
+        client.get_manifest("a", "main")
+
+
+def test_a_token_server_that_is_gone_is_retryable() -> None:
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://127.0.0.1:{_free_port()}/token",service="s"'}
+    with (
+        answering(lambda _: Answer(401, headers=challenge)) as (url, _),
+        closing(Registry(url)) as client,
+        pytest.raises(Retryable, match=r"did not hand out a token: ConnectError"),
+    ):
+        client.get_manifest("a", "main")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "credentials", "words"),
+    [
+        pytest.param("Negotiate", Anonymous(), "asks for no known proof: 'Negotiate'", id="unknown scheme"),
+        pytest.param("", Anonymous(), "asks for no known proof: ''", id="no challenge"),
+        pytest.param(
+            'Basic realm="x"', Anonymous(), "wants a user name and a password, and none are", id="no password"
+        ),
+        pytest.param(
+            'Basic realm="x"', Password("ann", "wrong"), "does not accept Shipmate's credentials", id="wrong password"
+        ),
+        pytest.param(
+            'Bearer realm="http://tokens.example/",service="s"',
+            Password("ann", "right"),
+            "sends for tokens to 'http://tokens.example/', which is not https",
+            id="tokens in the open",
+        ),
+        pytest.param('Bearer realm="http://a:b/"', Anonymous(), "sends for tokens to '', which", id="no address"),
+        pytest.param(
+            'Bearer realm="https://tokens.example/",service="s"',
+            EntraCredential(),
+            "sends for tokens to tokens.example: an Entra token is not sent there",
+            id="tokens elsewhere",
+        ),
+    ],
+)
+def test_credentials_are_not_given_to_anybody(challenge: str, credentials: Any, words: str) -> None:
+    with (
+        answering(lambda _: Answer(401, headers={"WWW-Authenticate": challenge})) as (url, _),
+        closing(Registry(url, credentials)) as client,
+        pytest.raises(NotAllowed, match=words),
+    ):
+        client.get_manifest("a", "main")
+
+
+def test_a_password_goes_to_the_registry() -> None:
+    password = Password("ann", "right")
+
+    def answer(seen: Seen) -> Answer:
+        if seen.headers.get("Authorization") != password.header:
+            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return Answer(200, b"{}", {"Content-Type": OCI_MANIFEST})
+
+    with answering(answer) as (url, requests), closing(Registry(url, password)) as client:
+        client.get_manifest("a", "main")
+        client.get_manifest("a", "main")
+    assert len(requests) == 3  # challenged once
+
+
+def test_a_realm_keeps_its_own_query() -> None:
+    def answer(seen: Seen) -> Answer:
+        if seen.path.startswith("/token"):
+            return Answer(200, b'{"token": "x"}')
+        if seen.headers.get("Authorization") != "Bearer x":
+            realm = f"http://{seen.headers['Host']}/token?account=1"
+            return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'})
+        return Answer(200, b"{}", {"Content-Type": OCI_MANIFEST})
+
+    with answering(answer) as (url, requests), closing(Registry(url)) as client:
+        client.get_manifest("a", "main")
+    assert requests[1].path == "/token?account=1&service=s&scope=repository%3Aa%3Apull"
