@@ -83,11 +83,7 @@ class Cloud:
     @property
     def connection_string(self) -> str:
         """A storage connection string for azure-storage-blob and azure-storage-queue."""
-        return (
-            f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};"
-            f"BlobEndpoint={self.blob_url};"
-            f"QueueEndpoint=http://127.0.0.1:{self.queue_port}/{AZURITE_ACCOUNT};"
-        )
+        return connection_string(self.blob_port, self.queue_port)
 
     @property
     def registry(self) -> str:
@@ -103,3 +99,12 @@ class Cloud:
     def functions_url(self) -> str:
         """The Functions host."""
         return f"http://127.0.0.1:{self.functions_port}"
+
+
+def connection_string(blob_port: int, queue_port: int) -> str:
+    """Return the connection string of an Azurite at these ports."""
+    return (
+        f"DefaultEndpointsProtocol=http;AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};"
+        f"BlobEndpoint=http://127.0.0.1:{blob_port}/{AZURITE_ACCOUNT};"
+        f"QueueEndpoint=http://127.0.0.1:{queue_port}/{AZURITE_ACCOUNT};"
+    )

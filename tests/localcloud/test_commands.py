@@ -38,13 +38,13 @@ def test_nothing_runs() -> None:
 def test_there_is_nothing_to_stop() -> None:
     done = run("down")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "○ not running: demo\n")
-    assert "not running: demo, test, bench, drill, cluster" in run("down", "--all").stderr
+    assert "not running: demo, test, bench, drill, e2e, cluster" in run("down", "--all").stderr
 
 
 def test_an_unknown_cloud_is_wrong_usage() -> None:
     refused = run("down", "prod")
     assert refused.exit_code == 2
-    assert "'prod' is not one of 'demo', 'test', 'bench', 'drill', 'cluster'" in refused.stderr
+    assert "'prod' is not one of 'demo', 'test', 'bench', 'drill', 'e2e', 'cluster'" in refused.stderr
 
 
 def test_what_runs_is_shown_and_stopped() -> None:
