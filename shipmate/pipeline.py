@@ -258,7 +258,7 @@ class Pipeline:
     def _sweep(self, target: Target) -> int:
         state = self._remove_gate_pods(target)
         repaired = 0
-        for event in (self._tag_now(target), self._newest_model(target)):
+        for event in (self._tag_now(target, state), self._newest_model(target, state)):
             if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
                 repaired += self._receive(target.name, event, repaired=True)
         now = self.context.clock.now()
@@ -276,17 +276,18 @@ class Pipeline:
         remove_finished_gate_pods(pods, target, state, self.context.cluster)
         return state
 
-    def _tag_now(self, target: Target) -> ImagePushed | None:
+    def _tag_now(self, target: Target, state: State) -> ImagePushed | None:
         try:
             digest = self.context.registry.resolve(target.app.repository, target.app.tag).digest
         except NotFound:
             return None
-        event_id = f"sweep:{target.app.repository}:{target.app.tag}@{digest}"
+        # with the ledger's length: a tag that moves to and fro is found again each time
+        event_id = f"sweep-{state.length}:{target.app.repository}:{target.app.tag}@{digest}"
         return ImagePushed(
             event_id, self.sources.registry, target.app.repository, target.app.tag, digest, self.context.clock.now()
         )
 
-    def _newest_model(self, target: Target) -> ModelPublished | None:
+    def _newest_model(self, target: Target, state: State) -> ModelPublished | None:
         try:
             blobs = list(self.context.models.list(target.model.container, f"{target.model.name}/"))
         except NotFound:
@@ -296,18 +297,18 @@ class Pipeline:
             return None
         newest = max(found, key=lambda blob: (blob.modified_at, blob.path))
         etag = normalise_etag(newest.etag)
-        event_id = f"sweep:{target.model.container}/{newest.path}@{etag}"
+        event_id = f"sweep-{state.length}:{target.model.container}/{newest.path}@{etag}"
         return ModelPublished(
             event_id, self.sources.account, target.model.container, newest.path, etag, None, newest.modified_at
         )
 
 
-def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | bool:
+def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | int | None:
     """Return where the thing that a step is about stands: equal before and after means that nobody else moved it."""
     if isinstance(step, plan.Resolve):
         wanted = step.publication.event.event_id
-        return any(item.event.event_id == wanted for item in state.publications)
+        return next((item.attempt for item in state.publications if item.event.event_id == wanted), None)
     if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
         release = state.release(step.release.number)
         return release.phase, release.attempt
-    return True
+    return None

@@ -49,6 +49,9 @@ class Story:
     def tell(self) -> dict[str, Any]:
         """Run all steps and return the report. Raises DemoError."""
         screen = self._screen
+        if self._api.get()["hold"] is not None:
+            self._api.post("/resume", {"reason": "the demo begins again", "author": "demo"})
+            screen.note("lifted the hold that an earlier run left")
         screen.step("the first release: the app as its CI pushes it, and the first model")
         old, new = self._app("2.3.0"), self._app("2.3.1")
         images.push(old, f"{self._registry}/{APP_REPOSITORY}")
@@ -58,7 +61,7 @@ class Story:
         screen.step("questions through the public door")
         self._ask_and_show()
 
-        users = Users(self._url, _question(models.PHOTOS[0].data))
+        users = Users(self._url, _question(models.PHOTOS[0].data), each_kind=1, pause_seconds=0.2)
         users.start()
         screen.note("from here on users keep asking, on new connections and on kept-alive ones")
         try:
@@ -126,7 +129,8 @@ class Story:
         self._screen.done(f"pushed   {APP_REPOSITORY}  app 2.3.1")
         history = self._follow(number, "code publish", "live")
         cost = history["cost"]
-        self._screen.done(f"{cost['uploaded']} bytes uploaded for the model layers; {cost['reused']} bytes reused")
+        sent = f"{cost['uploaded']} bytes sent, the image's config and the new app layer among them"
+        self._screen.done(f"no model byte moved: {cost['reused']} bytes reused, {sent}")
 
     def _roll_back(self) -> None:
         number = self._api.newest() + 1
