@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-CLOUDS = ("demo", "test", "bench", "drill")
+CLOUDS = ("demo", "test", "bench", "drill", "e2e")
 """Names a cloud may have; the place in this list decides its ports."""
 
 AZURITE_ACCOUNT = "devstoreaccount1"
