@@ -6,7 +6,7 @@ Its access log, one line a request, goes to the program's log, which the Event G
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from localcloud.config import Cloud
+from localcloud.config import Cloud, connection_string
 from localcloud.processes import Program, answers
 from localcloud.setup import ensure_azurite
 
@@ -30,6 +30,11 @@ class Azurite:
     def data(self) -> Path:
         """The folder with blobs and queues."""
         return self.folder / "azurite"
+
+    @property
+    def connection_string(self) -> str:
+        """A storage connection string for azure-storage-blob and azure-storage-queue."""
+        return connection_string(self.blob_port, self.queue_port)
 
     def program(self, start_of_command: tuple[str, ...] = ("azurite",)) -> Program:
         """Return the program; without a start of its command line it can be asked about and stopped, not started."""

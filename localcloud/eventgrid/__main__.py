@@ -43,6 +43,7 @@ class _Stopped(Exception):
 @click.option("--port", type=int, help="Where to listen, if not at the cloud's port.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to keep state, if not in the cloud's folder.")
 @click.option("--access-log", type=click.Path(path_type=Path), help="Azurite's access log, if not the cloud's.")
+@click.option("--connection-string", help="That of the storage, if not the cloud's.")
 def main(
     *,
     name: str,
@@ -53,13 +54,14 @@ def main(
     port: int | None,
     folder: Path | None,
     access_log: Path | None,
+    connection_string: str | None,
 ) -> None:
     """Run the Event Grid relay of a local cloud."""
     cloud = Cloud(name)
     settings = Settings(
         folder=folder or cloud.state / "eventgrid",
         port=port or cloud.eventgrid_port,
-        connection_string=cloud.connection_string,
+        connection_string=connection_string or cloud.connection_string,
         access_log=access_log or storage.program(cloud).log,
         time_scale=time_scale,
         timeout_seconds=timeout_seconds,
@@ -75,8 +77,8 @@ def main(
 async def _run(settings: Settings, configuration: Configuration) -> None:
     """Run until SIGTERM or SIGINT. What is not finished then goes on at the next start."""
     store = Store(settings.folder / "eventgrid.sqlite")
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits, timeout=None) as client:
+    limits, limit = httpx.Limits(max_connections=None, max_keepalive_connections=20), settings.timeout_seconds
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits, timeout=limit) as client:
         try:
             async with asyncio.TaskGroup() as tasks:
                 grid = Grid(settings, store, client, tasks)

@@ -28,7 +28,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     "CloudEventSchemaV1_0": "application/cloudevents+json; charset=utf-8",
 }
 
-_OUTCOMES = {408: "TimedOut", 503: "Busy"}
+_OUTCOMES = {408: "TimedOut", 413: "RequestEntityTooLarge", 503: "Busy"}
 
 
 def outcome_of(status: int) -> str:

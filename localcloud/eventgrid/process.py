@@ -25,6 +25,8 @@ class Relay:
     """A JSON or YAML file with topics and subscriptions; see `subscriptions.Configuration`."""
     access_log: Path | None = field(default=None, kw_only=True)
     """Another access log of Azurite than the cloud's."""
+    connection_string: str | None = field(default=None, kw_only=True)
+    """Another storage than the cloud's."""
     seed: int = field(default=0, kw_only=True)
 
     @classmethod
@@ -47,12 +49,14 @@ class Relay:
             command += ["--config", str(self.config)]
         if self.access_log is not None:
             command += ["--access-log", str(self.access_log)]
+        if self.connection_string is not None:
+            command += ["--connection-string", self.connection_string]
         return Program(name="eventgrid", command=command, folder=self.folder, working_directory=_ROOT)
 
     def start(self) -> Program:
         """Start it unless it runs and return it when it answers. Raises StartError."""
         program = self.program()
-        program.start(answers(f"{self.url}/healthz"))
+        program.start(answers(f"{self.url}/healthz"), within_seconds=60)
         return program
 
 
