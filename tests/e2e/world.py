@@ -39,11 +39,11 @@ LONGEST_SECONDS = 120.0
 
 
 def eventually[T](ask: Callable[[], T | None], what: str, *, within_seconds: float = 60, pause: float = 0.1) -> T:
-    """Return the first answer that is neither None nor False."""
+    """Return the first answer that is true."""
     deadline = time.monotonic() + within_seconds
     while True:
         answer = ask()
-        if answer is not None and answer is not False:
+        if answer:
             return answer
         assert time.monotonic() < deadline, f"not within {within_seconds:.0f} s: {what}"
         time.sleep(pause)
@@ -199,6 +199,13 @@ class Target:
         put = http.put(f"{where}/manifests/{tag}", content=json.dumps(manifest), headers={"Content-Type": MANIFEST})
         assert put.status_code == 201, put.text
         return put.headers["Docker-Content-Digest"]
+
+    def tag(self, digest: str, tag: str = "main") -> None:
+        """Let a tag of the app repository point to a manifest that is there."""
+        where = f"{self.registry_url}/{self.app_repository}/manifests"
+        manifest = self._get(f"{where}/{digest}").content
+        put = self.world.http.put(f"{where}/{tag}", content=manifest, headers={"Content-Type": MANIFEST})
+        assert put.status_code == 201, put.text
 
     def tag_digest(self, tag: str = "main") -> str:
         """Return what a tag of the app repository points to."""
