@@ -33,6 +33,7 @@ from localcloud.kubernetes.layout import (
     HAPROXY_SOCKET,
     KUBELET,
     NODE,
+    OWNER,
     PAUSE_IMAGE,
     RUNTIME,
     Layout,
@@ -52,6 +53,7 @@ def up(layout: Layout | None = None) -> Path:
     programs = setup.ensure_kubernetes()
     layout = layout or default_layout()
     with _locked(layout):
+        _check_owner(layout)
         running = _parts(programs, layout)
         if not any(part.pid() for part in running.values()):
             _prepare(layout)
@@ -66,7 +68,9 @@ def down(layout: Layout | None = None) -> None:
         return
     setup.require_root()
     with _locked(layout):
-        _down(layout)
+        _check_owner(layout)
+        _stop(layout)
+        _clean(layout)
 
 
 def reset(layout: Layout | None = None) -> None:
@@ -143,6 +147,18 @@ def _parts(programs: Path, layout: Layout) -> dict[str, Program]:
     }
 
 
+def _check_owner(layout: Layout) -> None:
+    """Raise StartError if a cluster runs that has its state elsewhere: there is one to a machine."""
+    if not OWNER.exists():
+        return
+    owner = Path(OWNER.read_text())
+    if owner != layout.state and any(status(Layout(owner)).values()):
+        raise StartError(
+            f"this machine's Kubernetes runs already and has its state in {owner}, not in {layout.state}: "
+            f"set XDG_STATE_HOME to {owner.parents[1]} to use it or to stop it"
+        )
+
+
 def _prepare(layout: Layout) -> None:
     """Make the machine ready for a cluster of which nothing runs, whatever ran before and however it ended."""
     if _left_over(layout):
@@ -162,6 +178,7 @@ def _start(parts: dict[str, Program], programs: Path, layout: Layout) -> None:
     network.set_up()
     leftovers.make_control_groups()
     RUNTIME.mkdir(mode=0o711, exist_ok=True)
+    OWNER.write_text(str(layout.state))
     _mount_kubelet(layout)
     new_kubelet = parts["kubelet"].pid() is None
     _start_etcd(parts["etcd"], layout)
@@ -179,11 +196,6 @@ def _start(parts: dict[str, Program], programs: Path, layout: Layout) -> None:
     for part in parts.values():
         if part.pid() is None:
             raise StartError(f"{part.name} stopped while it was starting; read {part.log}\n{part.log_tail()}")
-
-
-def _down(layout: Layout) -> None:
-    _stop(layout)
-    _clean(layout)
 
 
 def _stop(layout: Layout) -> None:
@@ -215,8 +227,9 @@ def _clean(layout: Layout) -> None:
 def _mount_kubelet(layout: Layout) -> None:
     layout.kubelet.mkdir(parents=True, exist_ok=True)
     KUBELET.mkdir(exist_ok=True)
-    if not KUBELET.is_mount():
-        network.run("mount", "--bind", str(layout.kubelet), str(KUBELET))
+    # Path.is_mount() does not see a bind mount within one file system; and a shared one would double with each mount
+    if KUBELET not in leftovers.mounts_below(KUBELET):
+        network.run("mount", "--bind", "--make-private", str(layout.kubelet), str(KUBELET))
 
 
 def _start_etcd(etcd: Program, layout: Layout) -> None:

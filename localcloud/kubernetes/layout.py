@@ -32,6 +32,9 @@ PROXY_METRICS_PORT = 16249
 RUNTIME = Path("/run/shipmate")
 """Sockets, pod sandboxes and network namespaces: gone after a reboot, as containerd expects."""
 
+OWNER = RUNTIME / "state-folder"
+"""A file that says in which folder the running cluster has its state."""
+
 CONTAINERD_SOCKET = RUNTIME / "containerd.sock"
 
 KUBELET = RUNTIME / "kubelet"

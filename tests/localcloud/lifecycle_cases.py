@@ -15,7 +15,7 @@ import pytest
 
 from localcloud.config import state_root
 from localcloud.kubernetes import cluster, network
-from localcloud.kubernetes.layout import default_layout
+from localcloud.kubernetes.layout import Layout, default_layout
 from localcloud.processes import StartError
 from tests.localcloud import answering
 
@@ -136,6 +136,15 @@ def test_up_makes_a_ready_node_even_when_two_ask_for_it() -> None:
     for program in ("etcd", "containerd", "kube-apiserver", "kube-scheduler", "kubelet", "kube-proxy"):
         assert running.count(program) == 1
     assert "Ready" in kubectl("get", "nodes")
+
+
+def test_a_cluster_with_its_state_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = Layout(tmp_path / "shipmate" / "cluster")
+    elsewhere.state.mkdir(parents=True)
+    for command in (cluster.up, cluster.down):
+        with pytest.raises(StartError, match=f"set XDG_STATE_HOME to {state_root().parent} to use it or to stop it"):
+            command(elsewhere)
+    assert cluster.is_up()
 
 
 def test_users_reach_pods_at_the_door() -> None:
