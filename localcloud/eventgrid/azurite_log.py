@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
-from azure.core.exceptions import ResourceNotFoundError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, ServiceRequestError, ServiceResponseError
 from azure.storage.blob import BlobProperties, BlobServiceClient
 
 from localcloud.config import AZURITE_ACCOUNT
@@ -165,9 +165,13 @@ class BlobEvents:
                 return await asyncio.to_thread(blob.get_blob_properties)
             except ResourceNotFoundError:
                 return None
+            except HttpResponseError as error:
+                if error.status_code is None or error.status_code < 500:
+                    raise
             except (ServiceRequestError, ServiceResponseError):
-                self._grid.store.count("azurite.waited")
-                await asyncio.sleep(_STORAGE_DOWN_SECONDS)
+                pass  # storage is away
+            self._grid.store.count("azurite.waited")
+            await asyncio.sleep(_STORAGE_DOWN_SECONDS)
 
     def _event(self, request: BlobRequest, properties: BlobProperties | None) -> Event:
         known: dict[str, Any] = {}
