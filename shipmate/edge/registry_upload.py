@@ -112,15 +112,15 @@ class Upload:
         first, _, last = reply.headers.get("Range", "").rpartition("=")[2].partition("-")
         if first == "0" and last.isdecimal():
             stored = int(last) + 1 if last != "0" else self._of_0_0
-            self._offset = min(stored, self._feed.position)
+            self._offset = min(stored, self._feed.furthest)
         self._asked = True
 
     def _patch(self) -> None:
         size = min(PATCH_SIZE, self._content.size - self._offset)
         start, end = self._offset, self._offset + size
         reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
-        if reply.status == 416 and start == 0:
-            self._of_0_0 = 1
+        if reply.status == 416 and start in (0, 1):
+            self._of_0_0 = 1 - start
         if reply.status in (404, 416):  # the session is lost, or has another offset than its last answer said
             raise Interrupted(f"{self._http.name} cannot take bytes from {start}: {reply.status}")
         if reply.status != 202:
@@ -188,27 +188,29 @@ class _Feed:
 
     def __init__(self, content: Readable) -> None:
         self._content = content
-        self.position = 0
+        self.furthest = 0  # offset in the content
+        self._position = 0
         self._chunks: Iterator[bytes] | None = None
         self._rest = memoryview(b"")
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
         """Yield `size` bytes from an offset that was reached before."""
-        if self._chunks is None or self.position != start:
+        if self._chunks is None or self._position != start:
             self._chunks = self._content.open_at(start)
             self._rest = memoryview(b"")
-            self.position = start
+            self._position = start
         end = start + size
-        while self.position < end:
+        while self._position < end:
             if not self._rest:
                 self._rest = memoryview(self._next(self._chunks))
-            piece = self._rest[: min(PIECE_SIZE, end - self.position)]
+            piece = self._rest[: min(PIECE_SIZE, end - self._position)]
             self._rest = self._rest[len(piece) :]
-            self.position += len(piece)
+            self._position += len(piece)
+            self.furthest = max(self.furthest, self._position)
             yield bytes(piece)
 
     def _next(self, chunks: Iterator[bytes]) -> bytes:
         for chunk in chunks:
             if chunk:
                 return chunk
-        raise ValueError(f"the content ended at byte {self.position} of {self._content.size}")
+        raise ValueError(f"the content ended at byte {self._position} of {self._content.size}")

@@ -425,23 +425,27 @@ def test_credentials_are_not_given_to_anybody(challenge: str, credentials: Any, 
 
 def test_a_password_goes_to_the_registry() -> None:
     password = Password("ann", "right")
+    revoked = False
 
     def answer(seen: Seen) -> Answer:
-        if seen.headers.get("Authorization") != password.header:
+        if revoked or seen.headers.get("Authorization") != password.header:
             return Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
         return Answer(200, b"{}", {"Content-Type": OCI_MANIFEST})
 
     with answering(answer) as (url, requests), closing(Registry(url, password)) as client:
         client.get_manifest("a", "main")
         client.get_manifest("a", "main")
-    assert len(requests) == 3  # challenged once
+        assert len(requests) == 3  # challenged once
+        revoked = True
+        with pytest.raises(NotAllowed, match=r"refused the credentials: 401"):
+            client.get_manifest("a", "main")
 
 
 def test_a_realm_keeps_its_own_query() -> None:
     def answer(seen: Seen) -> Answer:
         if seen.path.startswith("/token"):
-            return Answer(200, b'{"token": "x"}')
-        if seen.headers.get("Authorization") != "Bearer x":
+            return Answer(200, b'{"token": "x.y.z"}')
+        if seen.headers.get("Authorization") != "Bearer x.y.z":
             realm = f"http://{seen.headers['Host']}/token?account=1"
             return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'})
         return Answer(200, b"{}", {"Content-Type": OCI_MANIFEST})
