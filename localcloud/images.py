@@ -80,6 +80,7 @@ def build_app(version: str, revision: str, *, changes: Mapping[str, str] | None 
     """
     base, wheels = ensure_base(), ensure_wheels()
     with _alone("build"), tempfile.TemporaryDirectory() as folder:
+        _forget_interrupted_builds()
         context = Path(folder)
         _copy_context(context, changes or {})
         arguments = {"BASE": base, "VERSION": version, "REVISION": revision}
@@ -114,6 +115,13 @@ def push(image: str, reference: str) -> str:
             f"docker://{reference}",
         )
         return Path(digest.name).read_text().strip()
+
+
+def _forget_interrupted_builds() -> None:
+    """Remove what builds that were killed left mounted; whoever calls this is the only one that builds."""
+    names = _buildah("containers", "--noheading", "--format", "{{.ContainerName}}").split()
+    if left := [name for name in names if "-working-container" in name]:
+        _buildah("rm", *left)
 
 
 def ensure_wheels() -> Path:

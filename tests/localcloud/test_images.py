@@ -31,7 +31,7 @@ def built() -> str:
 @pytest.fixture(scope="module")
 def tree(built: str) -> Iterator[Path]:
     """The image's files, mounted."""
-    container = images._buildah("from", "--pull-never", built)
+    container = images._buildah("from", "--pull-never", "--name", f"tree-{uuid4().hex[:8]}", built)
     try:
         yield Path(images._buildah("mount", container))
     finally:
@@ -148,6 +148,14 @@ def test_the_command_builds_and_pushes(registry: Cloud) -> None:
     told = json.loads(result.output)
     assert told["pushed"] == reference
     assert told["digest"].startswith("sha256:")
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(built: str) -> None:
+    left = images._buildah("from", "--pull-never", built)
+    images._buildah("mount", left)
+    assert "-working-container" in left
+    images.build_app("7.0.0", "abcdef")
+    assert left not in images._buildah("containers", "--noheading", "--format", "{{.ContainerName}}").split()
 
 
 def test_a_push_to_nowhere_says_so(built: str) -> None:
