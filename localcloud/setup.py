@@ -433,6 +433,8 @@ def _only_one(name: str) -> Iterator[None]:
 def _made_whole(folder: Path, stamp: str) -> Iterator[Path]:
     """Give a fresh folder to fill; put it in place of `folder` when that went well, else throw it away."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for killed in folder.parent.glob(f".{folder.name}.*"):  # what a run that was killed left; the lock is ours
+        shutil.rmtree(killed)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         fresh = Path(temporary) / "new"
         fresh.mkdir()

@@ -24,17 +24,19 @@ def test_the_clusters_life_on_a_machine_of_its_own(tmp_path: Path) -> None:
     setup.ensure_packages()
     setup.ensure_kubernetes()
     answering.archive()  # compiled here, where Go's cache can be reached
-    finished = subprocess.run(
-        [
-            "sh",
-            str(HERE / "own_machine.sh"),
-            *(sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--timeout=200"),
-            str(HERE / "lifecycle_cases.py"),
-        ],
-        cwd=HERE.parents[1],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache_root().parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, f"{finished.stdout}\n{finished.stderr}"
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        finished = subprocess.run(
+            [
+                "sh",
+                str(HERE / "own_machine.sh"),
+                *(sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", "--timeout=150"),
+                str(HERE / "lifecycle_cases.py"),
+            ],
+            cwd=HERE.parents[1],
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache_root().parent)},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    assert finished.returncode == 0, output.read_text()

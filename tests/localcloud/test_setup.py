@@ -102,6 +102,7 @@ def test_a_thing_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make("first", interrupted=True)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".thing-1.0.abc" / "new").mkdir(parents=True)  # what a killed run left
     make("first")
     with pytest.raises(KeyboardInterrupt):
         make("second", interrupted=True)
