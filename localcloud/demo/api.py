@@ -19,6 +19,10 @@ class Api:
             base_url=f"{url}/api/targets/{target}", headers={"x-functions-key": key}, timeout=30, trust_env=False
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def get(self, path: str = "") -> Any:
         """Return what is at a path below the target."""
         return self._read(self._client.get(path))
