@@ -23,6 +23,7 @@ from shipmate.stages.rollout import image_reference
 
 POLL_SECONDS = 0.2
 _ASK_SECONDS = 30.0
+_FINAL_PROBLEMS = ("urn:shipmate:app:broken-model", "urn:shipmate:app:no-model")
 
 
 def gate(release: Release, target: Target, state: State, context: Context) -> Gated | Rejected:
@@ -124,12 +125,12 @@ def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str:
 
 
 def _is_final(words: str) -> bool:
-    """Whether a readiness problem says that waiting will not mend it (app contract, `final` in the problem)."""
+    """Whether a readiness problem says that waiting will not mend it, by its type (the app contract)."""
     try:
         problem = json.loads(words)
     except ValueError:
         return False
-    return isinstance(problem, dict) and problem.get("final") is True
+    return isinstance(problem, dict) and problem.get("type") in _FINAL_PROBLEMS
 
 
 def _detail(words: str) -> str:

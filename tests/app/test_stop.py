@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from app import drain, web
+from app.lifecycle import Lifecycle
+from app.settings import Settings
 from tests.app.apps import running, tiny_folder
 
 pytestmark = pytest.mark.app
@@ -63,15 +66,20 @@ def test_the_server_really_closes_while_draining(tmp_path: Path) -> None:
         assert received.endswith(b"Healthy")
 
 
-def test_a_drain_token_keeps_users_from_draining(tmp_path: Path) -> None:
-    with running(tiny_folder(tmp_path), DRAIN_SECONDS="0", DRAIN_TOKEN="s3cret") as app:
+def test_nobody_drains_a_pod_from_outside(tmp_path: Path) -> None:
+    client = web.create(Lifecycle(Settings(model_dir=tmp_path))).test_client()
+    refused = client.get("/drain", environ_base={"REMOTE_ADDR": "10.1.2.3"})
+    assert refused.status_code == 403
+    assert refused.json is not None
+    assert refused.json["detail"] == "Only this pod's own preStop hook may drain it."
+
+
+def test_the_hook_drains_the_app_of_its_pod(tmp_path: Path) -> None:
+    with running(tiny_folder(tmp_path), DRAIN_SECONDS="0") as app:
         app.wait()
-        refused = app.client.get("/drain", headers={"X-Drain-Token": "guess"})
-        assert refused.status_code == 403
-        assert refused.json()["detail"] == "Only this pod's own preStop hook may drain it."
-        assert app.client.get("/readyz").status_code == 200
-        assert app.client.get("/drain", headers={"X-Drain-Token": "s3cret"}).status_code == 200
+        assert drain.main(app.client.base_url.port or 0) == 0
         assert app.client.get("/readyz").status_code == 503
+    assert drain.main(1) == 1
 
 
 @dataclass
