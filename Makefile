@@ -14,7 +14,7 @@ test: environment ## Set up what the tests need and run all of them
 	@$(PY) -m localcloud setup && $(PY) -m pytest
 
 test-unit: environment ## Run the tests that need no server, in less than 30 s
-	@$(PY) -m pytest -m 'not (app or azurite or buildah or registry or relay or cluster or e2e)'
+	@$(PY) -m pytest -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e)'
 
 check: environment ## Check format, lint, types and layers
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(dir $(PY))lint-imports

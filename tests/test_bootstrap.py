@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.environment
+
 ROOT = Path(__file__).parents[1]
 NO_MACHINE = {"PATH": "/usr/bin:/bin", "HOME": "/nowhere", "PYENV_ROOT": "/nowhere"}
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.localcloud.functions_host_process import SAMPLE_APP, HostProcess, running, until
 
+pytestmark = pytest.mark.host
+
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:

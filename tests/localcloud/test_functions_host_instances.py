@@ -12,6 +12,8 @@ from localcloud.config import Cloud
 from tests.localcloud.functions_host_process import HostProcess, edited_app, running, until
 from tests.localcloud.test_functions_host_queues import Account, is_there
 
+pytestmark = pytest.mark.host
+
 TICKING = {"AzureWebJobs.tick.Disabled": "false"}
 
 

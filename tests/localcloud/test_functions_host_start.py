@@ -8,6 +8,8 @@ import pytest
 
 from tests.localcloud.functions_host_process import HostProcess, edited_app, running, until
 
+pytestmark = pytest.mark.host
+
 HEAD = "import azure.functions as func\napp = func.FunctionApp()\n"
 HTTP = "def f(req: func.HttpRequest) -> str:\n    return ''\n"
 

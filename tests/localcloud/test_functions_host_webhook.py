@@ -10,6 +10,8 @@ import pytest
 from localcloud.functions_host.keys import webhook_url
 from tests.localcloud.functions_host_process import HostProcess, running
 
+pytestmark = pytest.mark.host
+
 NOTIFICATION = {"aeg-event-type": "Notification", "content-type": "application/json"}
 
 
