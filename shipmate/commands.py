@@ -19,6 +19,7 @@ from shipmate.core.ledger import (
     HoldSet,
     IllegalStep,
     ModelHalf,
+    Phase,
     Release,
     Requested,
     Resumed,
@@ -51,6 +52,7 @@ class ReleaseBody(_Body, frozen=True, kw_only=True):
     release: ReleaseName | None = None
     app: Digest | None = None
     model: Digest | None = None
+    override: bool = False  # release what is quarantined all the same
 
 
 class RollbackBody(_Body, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     model_head: str | None
     quarantined: tuple[str, ...]
     public_url: str
+    drift: str | None = None  # where the Deployment asks for something else than the ledger says is live
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +103,19 @@ class Commands:
     def release(self, name: str, request: str, author: str, body: ReleaseBody) -> Answer:
         """Ask for a release. Raises NotFound, Invalid, Conflict with what stands in the way, Retryable, Ambiguous."""
         target = self.pipeline.target(name)
+        deployed = self._deployed(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            pair = _wanted(state, body)
-            newest = plan.newest_pair(state)[0]
-            chosen = pair or newest
+            newest, waiting = plan.newest_pair(state)
+            chosen = _wanted(state, body) or newest
             if chosen is None:
-                raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, None).message}")
-            if state.is_quarantined(chosen):
-                raise Conflict("this pair, or a half of it, is quarantined: publish a newer half")
-            if state.serving is not None and state.serving.pair == chosen:
+                raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, waiting).message}")
+            if state.is_quarantined(chosen) and not body.override:
+                raise Conflict(
+                    "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
+                    '"override": true, which lifts the quarantine and is recorded; the gate asks it all the same'
+                )
+            if state.serving is not None and state.serving.pair == chosen and deployed == state.serving.name:
                 raise Conflict(f"{state.serving.name} is live with this pair already")
             entries: list[AnyEntry] = []
             if state.hold is not None:
@@ -118,7 +124,16 @@ class Commands:
                 entries.append(
                     Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
                 )
-            entries.append(Requested(**self._stamp(), request=request, author=author, reason=body.reason, pair=pair))
+            entries.append(
+                Requested(
+                    **self._stamp(),
+                    request=request,
+                    author=author,
+                    reason=body.reason,
+                    pair=chosen,
+                    override=body.override,
+                )
+            )
             return (
                 entries,
                 f"releases app {_version(state.app(chosen.app))} with model {_version(state.model(chosen.model))}",
@@ -129,11 +144,17 @@ class Commands:
     def rollback(self, name: str, request: str, author: str, body: RollbackBody) -> Answer:
         """Ask to go back to an earlier release. Raises as `release` does."""
         target = self.pipeline.target(name)
+        deployed = self._deployed(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            back_to = _rollback_target(state, body)
+            back_to, undoes = _rollback_target(state, body, deployed)
             entry = RollbackRequested(
-                **self._stamp(), request=request, author=author, reason=body.reason, to=back_to.number
+                **self._stamp(),
+                request=request,
+                author=author,
+                reason=body.reason,
+                to=back_to.number,
+                undoes=undoes.number if undoes is not None and undoes.number != back_to.number else None,
             )
             return [entry], (
                 f"rolls back to the pair of {back_to.name} (app {back_to.app_version}, model {back_to.model_version}) "
@@ -187,6 +208,7 @@ class Commands:
             model_head=state.models[-1].version if state.models else None,
             quarantined=tuple(sorted(state.quarantine)),
             public_url=target.public_url,
+            drift=self._drift(target, state),
         )
 
     def statuses(self) -> tuple[Status, ...]:
@@ -224,6 +246,7 @@ class Commands:
         while True:
             reading = self.pipeline.ledgers.read(target.name)
             if request in reading.state.requests:
+                self.pipeline.queue.enqueue(target.name)  # the first attempt may have died before its own
                 return self.request(target.name, request)
             _check_live(reading.state, body)
             entries, message = decide(reading.state)
@@ -235,6 +258,22 @@ class Commands:
                 continue
             self.pipeline.queue.enqueue(target.name)
             return Answer(accepted=True, message=message, request=request, target=target.name)
+
+    def _deployed(self, target: Target) -> str | None:
+        """Return the name of the release that the Deployment asks for now."""
+        where = target.deployment
+        return self.pipeline.context.cluster.deployment(where.namespace, where.name).release
+
+    def _drift(self, target: Target, state: State) -> str | None:
+        if state.serving is None or state.active is not None:
+            return None
+        deployed = self._deployed(target)
+        if deployed == state.serving.name:
+            return None
+        return (
+            f"the Deployment asks for {deployed or 'no release'}, and {state.serving.name} was live last: "
+            "somebody changed it, or a rollback failed; roll back to set it right"
+        )
 
     def _raise_fence(self, target: Target) -> None:
         """Bring the Deployment's fence up to the ledger's. Raises Retryable if the Deployment keeps changing."""
@@ -307,20 +346,28 @@ def _release(state: State, name: str) -> Release:
         raise NotFound(f"there is no release {name[:20]!r}; see the list of releases") from None
 
 
-def _rollback_target(state: State, body: RollbackBody) -> Release:
-    if state.serving is None:
+def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> tuple[Release, Release | None]:
+    """Return the release to go back to, and the one that is undone. Raises NotFound, Conflict."""
+    serving, active = state.serving, state.active
+    if serving is None:
         raise Conflict("nothing is live yet: there is nothing to roll back")
+    if active is not None and active.is_rollback:
+        raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
+    moving = active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT)
+    undone = active if moving and active is not None else serving
     if body.to is not None:
         wanted = _release(state, body.to)
         if not wanted.was_live or wanted.image is None:
             raise Conflict(f"{wanted.name} was never live: release it instead, so that it passes its gate")
-        if wanted.pair == state.serving.pair and state.active is None:
-            raise Conflict(f"{state.serving.name} is live with this pair already")
-        return wanted
+        if wanted.pair == serving.pair and deployed == serving.name and active is None:
+            raise Conflict(f"{serving.name} is live with this pair already")
+        return wanted, undone
+    if undone is not serving or deployed != serving.name:
+        return serving, undone
     for number in reversed(state.verified):
         good = state.release(number)
-        if good.pair != state.serving.pair and not state.is_quarantined(good.pair):
-            return good
+        if good.pair != serving.pair and good.image is not None and not state.is_quarantined(good.pair):
+            return good, serving
     raise Conflict("no other release was live before: there is nothing to go back to")
 
 

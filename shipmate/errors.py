@@ -10,6 +10,10 @@ ShipmateError
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 
 class ShipmateError(Exception):
     """Any error that Shipmate raises on purpose; its text is a sentence for the person who meets it."""
@@ -28,6 +32,17 @@ class Rejected(Invalid):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+        self.half: Literal["app", "model"] | None = None  # whose fault it is, where that is known: see `at_fault`
+
+
+@contextmanager
+def at_fault(half: Literal["app", "model"]) -> Iterator[None]:
+    """Let every Rejected that comes out of the block say that this half is at fault."""
+    try:
+        yield
+    except Rejected as error:
+        error.half = error.half or half
+        raise
 
 
 class NotFound(ShipmateError):

@@ -7,6 +7,7 @@ Kubernetes or HTTP; what is to be done next is decided in `shipmate.core.plan`.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 
 from shipmate.core import intake as rules
@@ -14,8 +15,10 @@ from shipmate.core import plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fold import examined
 from shipmate.core.ledger import (
+    STEPS,
     AnyEntry,
     Errored,
+    Failed,
     Held,
     IgnoredEvent,
     Intended,
@@ -29,7 +32,7 @@ from shipmate.core.ledger import (
     Waiting,
 )
 from shipmate.core.targets import Target
-from shipmate.errors import Ambiguous, Conflict, NotAllowed, NotFound, Retryable
+from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Ledgers, Queue, Reading
 from shipmate.stages.build import build
@@ -130,7 +133,8 @@ class Pipeline:
             else:
                 self._record(target, reading, step, self._take(step, target, reading.state))
                 if isinstance(step, plan.Gate):
-                    self._remove_gate_pods(target)
+                    with suppress(ShipmateError):  # the sweep removes what stays
+                        self._remove_gate_pods(target)
 
     def target(self, name: str) -> Target:
         """Return a target by its name; raise NotFound with the names there are."""
@@ -146,7 +150,6 @@ class Pipeline:
             case plan.Resolve(publication):
                 return self._trying(
                     lambda: resolve(publication.event, target, state, context),
-                    state,
                     None,
                     "plan",
                     attempt=publication.attempt,
@@ -173,9 +176,9 @@ class Pipeline:
                 message = f"a hold by {hold.author} keeps it from traffic: {hold.reason}"
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
             case plan.Build(release):
-                return self._trying(lambda: build(release, target, state, context), state, release, "build")
+                return self._trying(lambda: build(release, target, state, context), release, "build")
             case plan.Gate(release):
-                return self._trying(lambda: gate(release, target, state, context), state, release, "gate")
+                return self._trying(lambda: gate(release, target, state, context), release, "gate")
             case plan.Intend(release):
                 return self._trying(
                     lambda: Intended(
@@ -183,21 +186,19 @@ class Pipeline:
                         release=release.number,
                         fence=max(state.fence, fence_in_cluster(target, context.cluster)) + 1,
                     ),
-                    state,
                     release,
                     "rollout",
                 )
             case plan.RollOut(release):
-                return self._trying(lambda: roll_out(release, target, state, context), state, release, "rollout")
+                return self._trying(lambda: roll_out(release, target, state, context), release, "rollout")
             case plan.Verify(release):
-                return self._trying(lambda: verify(release, target, state, context), state, release, "verify")
+                return self._trying(lambda: verify(release, target, state, context), release, "verify")
             case _:
                 raise AssertionError(step)
 
     def _trying(
         self,
         stage: Callable[[], AnyEntry],
-        state: State,
         release: Release | None,
         name: str,
         *,
@@ -210,14 +211,8 @@ class Pipeline:
         except RejectedError as error:
             if release is None:
                 raise
-            return Rejected(
-                **self.context.stamp(),
-                release=release.number,
-                reason=error.reason,
-                message=str(error),
-                quarantine=plan.guilty(release.pair, state.serving.pair if state.serving is not None else None),
-            )
-        except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict) as error:
+            return self._rejected(release, name, error)
+        except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict, Invalid) as error:
             attempt = release.stage_attempt if release is not None else attempt
             asked = error.after_seconds if isinstance(error, Retryable) else None
             seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))
@@ -229,6 +224,26 @@ class Pipeline:
                 retry_at=self.context.clock.now() + timedelta(seconds=seconds),
                 event_id=event_id,
             )
+
+    def _rejected(self, release: Release, stage: str, error: RejectedError) -> Rejected | Failed:
+        """Return the entry for a half that cannot be read or built: it is withdrawn, and nothing is quarantined."""
+        if release.is_rollback or release.phase not in STEPS["rejected"]:
+            return Failed(
+                **self.context.stamp(),
+                release=release.number,
+                stage=stage,
+                reason=error.reason,
+                message=str(error),
+            )
+        withdrawn = {"app": release.pair.app, "model": release.pair.model, None: None}[error.half]
+        return Rejected(
+            **self.context.stamp(),
+            release=release.number,
+            reason=error.reason,
+            message=str(error),
+            quarantine=(release.pair.key,) if withdrawn is None else (),
+            withdrawn=withdrawn,
+        )
 
     def _record(self, target: Target, reading: Reading, step: plan.Step, entry: AnyEntry) -> None:
         """Append the outcome of a step, unless another worker recorded one first.
@@ -252,29 +267,50 @@ class Pipeline:
     # -- sweep
 
     def sweep(self) -> dict[str, int]:
-        """Repair what no event told us, for every target; return how many publications were found for each."""
-        return {name: self._sweep(target) for name, target in self.targets.items()}
+        """Repair what no event told us, for every target; return how many publications were found for each.
 
-    def _sweep(self, target: Target) -> int:
-        state = self._remove_gate_pods(target)
+        Trouble with one target does not keep the others waiting: it is raised when all had their turn.
+        """
+        repaired: dict[str, int] = {}
+        troubles: list[ShipmateError] = []
+        for name, target in self.targets.items():
+            for part in (self._wake, self._repair, self._remove_gate_pods):
+                try:
+                    repaired[name] = repaired.get(name, 0) + part(target)
+                except ShipmateError as error:
+                    troubles.append(error)
+        if troubles:
+            raise troubles[0]
+        return repaired
+
+    def _wake(self, target: Target) -> int:
+        """Have a target advanced whose message was lost or whose worker died."""
+        now = self.context.clock.now()
+        state = self.ledgers.read(target.name).state
+        step = plan.decide(state, target, now, self.context.worker, self.stalled_seconds)
+        if not isinstance(step, plan.Idle | plan.Wait):
+            self.queue.enqueue(target.name)
+        return 0
+
+    def _repair(self, target: Target) -> int:
+        """Record the followed tag and the newest model where the ledger does not know them; return how many."""
+        state = self.ledgers.read(target.name).state
         repaired = 0
         for event in (self._tag_now(target, state), self._newest_model(target, state)):
             if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
                 repaired += self._receive(target.name, event, repaired=True)
-        now = self.context.clock.now()
-        step = plan.decide(self.ledgers.read(target.name).state, target, now, self.context.worker, self.stalled_seconds)
-        if not isinstance(step, plan.Idle | plan.Wait):
+        if repaired:
             self.queue.enqueue(target.name)
         return repaired
 
-    def _remove_gate_pods(self, target: Target) -> State:
-        """Remove the gate pods whose verdict is on record, and return the state that says so."""
+    def _remove_gate_pods(self, target: Target) -> int:
+        """Remove the gate pods whose verdict is on record."""
         pods = self.context.cluster.list_gate_pods(
             target.deployment.namespace
         )  # before the ledger: none is then too new
         state = self.ledgers.read(target.name).state
         remove_finished_gate_pods(pods, target, state, self.context.cluster)
-        return state
+        return 0
 
     def _tag_now(self, target: Target, state: State) -> ImagePushed | None:
         try:

@@ -131,15 +131,21 @@ def test_a_repeated_command_and_a_repeated_event_change_nothing():
     assert again.release == "r-3"
 
 
-def test_an_image_that_cannot_be_pulled_fails_the_gate_and_users_stay_where_they_are():
+def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code_passes_it():
     world = World()
     first_release(world)
     world.pipeline().intake(world.push_app("2.3.1"))
     good = f"{world.registry.name}/vision@{world.state.release(1).image}"
     world.cluster.missing_images = AllBut(good)
     world.run()
-    assert world.state.release(2).ended_because == "ImagePullFailed"
+    assert world.state.release(2).message is not None
+    assert "cannot pull its image" in world.state.release(2).message
     assert world.version("").app_version == "2.3.0"
+    world.cluster.missing_images = set()
+    world.pipeline().intake(world.push_app("2.3.2"))
+    world.run()
+    assert world.version("").app_version == "2.3.2"
+    assert not world.state.quarantine
 
 
 def test_an_app_without_contract_label_is_skipped_with_words():
@@ -245,3 +251,178 @@ def test_an_explicit_earlier_pair_is_released_through_the_gate():
 def test_an_unknown_target_is_named_with_those_there_are():
     with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
         World().commands().status("nobody")
+
+
+def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the_same():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    world.run()
+    assert phases(world)[-1] == ("r-3", "live")
+
+
+def test_a_good_model_is_not_blamed_for_a_live_one_that_was_deleted():
+    world = World()
+    first_release(world)
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert world.version("").model_version == "1.1"
+
+
+def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_it():
+    world = World()
+    first_release(world)
+    event = world.publish_model("1.1")
+    world.models.delete("models", "net/1.1/model.onnx")
+    world.pipeline().intake(event)
+    world.run()
+    assert world.state.release(2).ended_because == "MissingFile"
+    assert not world.state.quarantine
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    seen = world.version("")
+    assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert world.version("").model_version == "1.1"
+
+
+def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
+    world = World()
+    first_release(world)
+    world.failing_models.add("1.1")
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert world.state.release(2).ended_because == "CandidateAnswerUnusable"
+    world.pipeline().intake(world.publish_model("1.2"))
+    world.run()
+    assert world.version("").model_version == "1.2"
+
+
+def test_a_door_in_lasting_trouble_does_not_keep_the_fix_from_shipping():
+    world = World()
+    first_release(world)
+    world.broken_doors.add("2.3.0")
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+
+
+def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
+    world = World()
+    first_release(world)
+    world.broken_doors.add("2.3.1")
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    assert phases(world) == [("r-1", "retired"), ("r-2", "rolled_back"), ("r-3", "live")]
+    assert world.version("").app_version == "2.3.0"
+    assert world.state.hold is not None
+    assert "r-2 failed: not verified at http://door.test" in world.state.hold.reason
+    world.commands().resume("vision", "key", "ana", HoldBody(reason="seen"))
+    world.run()
+    assert world.version("").app_version == "2.3.0"
+
+
+def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    world.broken_doors.add("2.3.2")
+    world.pipeline().intake(world.push_app("2.3.2"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="daisies come back wrong"))
+    world.run()
+    assert world.version("").app_version == "2.3.1"
+    assert [phase for _, phase in phases(world)] == ["retired", "retired", "rolled_back", "live"]
+    world.commands().resume("vision", "key-2", "bo", HoldBody(reason="seen"))
+    world.run()
+    assert world.version("").app_version == "2.3.1"
+
+
+def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wrong():
+    world = World()
+    first_release(world)
+    world.broken_doors.update(("2.3.0", "2.3.1"))
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-3", "failed")
+    drift = world.commands().status("vision").drift
+    assert drift is not None
+    assert drift.startswith("the Deployment asks for r-3, and r-1 was live last")
+    world.broken_doors.clear()
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="again"))
+    world.run()
+    assert phases(world)[-1] == ("r-4", "live")
+    assert world.commands().status("vision").drift is None
+
+
+def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    world.cluster.fail("patch_deployment", Retryable("the API server is away"))
+    with pytest.raises(Retryable):
+        world.commands().hold("vision", "key", "ana", HoldBody(reason="stop"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "held")
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_hold_does_not_stop_a_rollback():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    world.run_until_phase(Phase.INTENDED)
+    world.commands().hold("vision", "key-2", "ana", HoldBody(reason="stop"))
+    world.run()
+    assert phases(world)[-1] == ("r-3", "live")
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="a mistake"))
+    world.run()
+    world.commands().resume("vision", "key-2", "bo", HoldBody(reason="it was one"))
+    with pytest.raises(Conflict, match='"override": true'):
+        world.commands().release("vision", "key-3", "bo", ReleaseBody(reason="it is fine", release="r-2"))
+    body = ReleaseBody(reason="it is fine", release="r-2", override=True)
+    world.commands().release("vision", "key-3", "bo", body)
+    world.run()
+    assert world.version("").app_version == "2.3.1"
+    assert '"override":true' in world.story()
+
+
+def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    world.queue.away = True
+    with pytest.raises(Retryable):
+        world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    world.queue.away = False
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    world.run()
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish():
+    world = World()
+    first_release(world)
+    world.cluster.fail("create_gate_pod", Invalid("Deployment vision/vision has no container 'app'"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    assert "has no container 'app'" in world.story()

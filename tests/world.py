@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 
 from shipmate.commands import Commands
 from shipmate.core.answers import Answer, Version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.intake import Sources
-from shipmate.core.ledger import State, encode
+from shipmate.core.ledger import AnyEntry, Phase, State, encode
 from shipmate.core.targets import (
     AppSource,
     DeploymentRef,
@@ -18,6 +19,7 @@ from shipmate.core.targets import (
 )
 from shipmate.errors import Retryable
 from shipmate.pipeline import Pipeline
+from shipmate.ports import Reading
 from shipmate.stages.context import Context
 from tests.fakes.cluster import Asked, FakeCluster, Reply
 from tests.fakes.ledgers import FakeClock, FakeLedgers, FakeQueue
@@ -48,6 +50,8 @@ class World:
         self.models = FakeModels()
         self.cluster = FakeCluster(registry=self.registry.name, answering=self._pod_answers)
         self.answers: dict[str, tuple[str, float]] = {}  # model version: what it says of the daisy
+        self.failing_models: set[str] = set()  # versions whose candidate answers 500
+        self.broken_doors: set[str] = set()  # app versions that nobody reaches through the public door
         self.cluster.add_deployment(_deployment())
         self._events = 0
 
@@ -149,6 +153,8 @@ class World:
             "x-app-version": labels["org.opencontainers.image.version"],
             "x-release": asked.pod.annotations.get("shipmate.dev/release", ""),
         }
+        if labels["dev.shipmate.model.version"] in self.failing_models:
+            return 500, headers, b"out of memory"
         label, confidence = self.answers[labels["dev.shipmate.model.version"]]
         body = {"result": [[[[label, confidence * 100]]], "Computed in 1 ms"]}
         return 200, headers, json.dumps(body).encode()
@@ -173,6 +179,8 @@ class World:
         if not pods:
             raise Retryable("nobody answers at the door")
         _, headers, _ = self._pod_answers(Asked(pods[-1], 8000, "GET", "/version", b"", {}))
+        if headers["x-app-version"] in self.broken_doors:
+            raise Retryable("the door answers 502")
         return Version(*(headers[key] for key in ("x-model-digest", "x-model-version", "x-app-version", "x-release")))
 
     # -- turning the handle
@@ -183,6 +191,28 @@ class World:
         while (due := self.queue.next_due()) is not None and due <= until:
             self.clock.advance_to(due)
             self.pipeline(worker).advance(self.queue.take())
+
+    def run_until_phase(self, phase: Phase) -> None:
+        """Deliver messages until the active release reaches a phase; the worker then dies before its next step."""
+        append = self.ledgers.append
+
+        def stop_there(target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:
+            after = append(target, reading, entries)
+            if after.state.active is not None and after.state.active.phase is phase:
+                raise _Died
+            return after
+
+        self.ledgers.append = stop_there  # type: ignore[method-assign] # for the time being
+        try:
+            self.run()
+        except _Died:
+            self.queue.enqueue(self.target.name, 600)  # the host died: its message comes back
+        finally:
+            self.ledgers.append = append  # type: ignore[method-assign]
+
+
+class _Died(BaseException):
+    """A worker's process ends."""
 
 
 def _deployment() -> dict[str, object]:

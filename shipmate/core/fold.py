@@ -48,6 +48,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.refs import Digest
 
 
 def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
@@ -130,8 +131,10 @@ def _expect_publication(state: State, event_id: str | None) -> None:
 
 
 def _requested(state: State, entry: Requested) -> State:
+    lifted = {entry.pair.app, entry.pair.model, entry.pair.key} if entry.override else set()
     return replace(
         state,
+        quarantine=state.quarantine.difference(lifted),
         requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
         request=Request(entry.request, entry.author, entry.reason, entry.pair),
     )
@@ -184,7 +187,7 @@ def _planned(state: State, entry: Planned) -> State:
         undoes=entry.undoes,
         image=entry.image,
     )
-    releases = _trimmed((*state.releases, release), state)
+    releases = _trimmed((*state.releases, release), state, keep={entry.to, entry.undoes})
     known = {release.number for release in releases}
     verified = tuple(number for number in state.verified if number in known)
     state = replace(state, releases=releases, verified=verified, rollback_due=None)
@@ -199,8 +202,8 @@ def _planned(state: State, entry: Planned) -> State:
     return _by_worker(state, entry)
 
 
-def _trimmed(releases: tuple[Release, ...], state: State) -> tuple[Release, ...]:
-    kept = {*state.verified[-10:], state.live}
+def _trimmed(releases: tuple[Release, ...], state: State, keep: set[int | None]) -> tuple[Release, ...]:
+    kept = {*state.verified[-10:], state.live, *keep}
     recent = releases[-RELEASES_KEPT:]
     return (*(old for old in releases[:-RELEASES_KEPT] if old.number in kept), *recent)
 
@@ -223,6 +226,12 @@ def _gated(state: State, entry: Gated) -> State:
 
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
+    if entry.withdrawn is not None:
+        state = replace(
+            state,
+            apps=tuple(half for half in state.apps if half.digest != entry.withdrawn),
+            models=tuple(half for half in state.models if half.digest != entry.withdrawn),
+        )
     return _quarantined(state, entry.quarantine)
 
 
@@ -265,9 +274,16 @@ def _failed(state: State, entry: Failed) -> State:
     touched = release.phase is not Phase.PLANNED
     state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
     state = _quarantined(state, entry.quarantine)
+    if release.is_rollback and not touched:  # its image is gone: what it should undo is still to be undone
+        return replace(_without_image(state, release.image), rollback_due=release.undoes)
     # there is no rollback of a rollback, and nothing to undo before the first release was live
-    undo = touched and not release.is_rollback and state.live is not None
+    undo = not release.is_rollback and state.live is not None
     return replace(state, rollback_due=entry.release if undo else None)
+
+
+def _without_image(state: State, image: Digest | None) -> State:
+    releases = tuple(replace(old, image=None) if old.image == image else old for old in state.releases)
+    return replace(state, releases=releases)
 
 
 def _errored(state: State, entry: Errored) -> State:

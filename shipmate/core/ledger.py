@@ -46,11 +46,12 @@ STEPS: dict[str, frozenset[Phase]] = {
     "gated": frozenset({Phase.BUILT}),
     "rejected": frozenset({Phase.PLANNED, Phase.BUILT}),  # PLANNED: it cannot be built
     "held": frozenset({Phase.GATED, Phase.INTENDED}),  # INTENDED: the hold's fence outran the patch
-    "intended": frozenset({Phase.GATED, Phase.BUILT, Phase.HELD}),  # BUILT: a rollback, whose pair was verified before
+    # BUILT: a rollback, whose pair was verified before; INTENDED: a higher fence came first, and is out of the way
+    "intended": frozenset({Phase.GATED, Phase.BUILT, Phase.HELD, Phase.INTENDED}),
     "rolled_out": frozenset({Phase.INTENDED}),
     "live": frozenset({Phase.ROLLED_OUT}),
     "failed": frozenset({Phase.PLANNED, Phase.INTENDED, Phase.ROLLED_OUT}),  # PLANNED: a rollback's image is gone
-    "errored": ACTIVE,
+    "errored": ACTIVE | {Phase.HELD},
     "superseded": ACTIVE | {Phase.HELD},
 }
 """For each entry about one release, the phases it may be in before."""
@@ -149,7 +150,8 @@ class Requested(Entry, frozen=True, kw_only=True, tag="requested"):
     request: str  # the idempotency key
     author: str
     reason: str
-    pair: Pair | None = None  # None: the newest pair at the time it is planned
+    pair: Pair
+    override: bool = False  # the pair, or a half of it, was quarantined, and ships all the same
 
 
 class RollbackRequested(Entry, frozen=True, kw_only=True, tag="rollback_requested"):
@@ -159,6 +161,7 @@ class RollbackRequested(Entry, frozen=True, kw_only=True, tag="rollback_requeste
     author: str
     reason: str
     to: int  # a release that was live before
+    undoes: int | None = None  # the release that was worse
 
 
 class HoldSet(Entry, frozen=True, kw_only=True, tag="hold_set"):
@@ -219,12 +222,16 @@ class Gated(Entry, frozen=True, kw_only=True, tag="gated"):
 
 
 class Rejected(Entry, frozen=True, kw_only=True, tag="rejected"):
-    """The candidate must not meet users. `quarantine` lists the digests, or the pair's key, that ship no more."""
+    """The candidate must not meet users. `quarantine` lists the digests, or the pair's key, that ship no more.
+
+    `withdrawn` is a half that cannot be read or built: it is forgotten until it is published again.
+    """
 
     release: int
     reason: str
     message: str
     quarantine: tuple[str, ...]
+    withdrawn: Digest | None = None
     report: GateReport | None = None
 
 
@@ -363,7 +370,7 @@ class Request(msgspec.Struct, frozen=True):
     id: str
     author: str
     reason: str
-    pair: Pair | None
+    pair: Pair
 
 
 class Publication(msgspec.Struct, frozen=True):

@@ -119,10 +119,8 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
     if state.rollback_request is not None:
         asked = state.rollback_request
         back_to = state.release(asked.to)
-        undoes = state.live if state.live != asked.to else None
-        return Plan(
-            back_to.pair, "rollback", asked.author, asked.reason, asked.request, back_to.number, undoes, back_to.image
-        )
+        number, image = back_to.number, back_to.image
+        return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
     if state.rollback_due is not None and (good := last_good(state)) is not None:
         bad = state.release(state.rollback_due)
         why = f"{bad.name} failed: {bad.message}"
@@ -138,6 +136,8 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
         return Supersede(release, _overtaken_by(state))
+    if _is_stuck(state, release):
+        return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
     if release.retry_at is not None and release.retry_at > now:
         return Wait(release.retry_at, "retry")
     if state.last_stage_at is not None and state.last_stage_by != worker:
@@ -166,6 +166,14 @@ def _is_overtaken(state: State, release: Release) -> bool:
     return state.request is not None and release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
 
 
+def _is_stuck(state: State, release: Release) -> bool:
+    """Whether an automatic release is in trouble before it met users, and something newer could go instead."""
+    if release.retry_at is None or release.phase not in (Phase.PLANNED, Phase.BUILT, Phase.GATED):
+        return False
+    pair, _ = newest_pair(state)
+    return release.trigger in ("model", "app") and pair is not None and pair != release.pair
+
+
 def _overtaken_by(state: State) -> str:
     if state.rollback_request is not None:
         return f"{state.rollback_request.author} rolled back: {state.rollback_request.reason}"
@@ -174,13 +182,10 @@ def _overtaken_by(state: State) -> str:
 
 
 def _requested(state: State, asked: Request) -> Step:
-    pair = asked.pair or newest_pair(state)[0]
-    if pair is None:
-        return Idle("NothingPublished", "a release was asked for, and there is no pair to release yet")
     held = _held(state)
     if held is not None:
         return Supersede(held, _overtaken_by(state))
-    return Plan(pair, "request", asked.author, asked.reason, asked.id)
+    return Plan(asked.pair, "request", asked.author, asked.reason, asked.id)
 
 
 def _newest(state: State, target: Target, now: datetime) -> Step:
@@ -193,7 +198,7 @@ def _newest(state: State, target: Target, now: datetime) -> Step:
     if held is not None and pair not in (None, held.pair) and state.halves_changed_at is not None:
         return Supersede(held, "a newer pair was published")
     if held is not None and state.hold is None:
-        return Intend(held)
+        return Wait(held.retry_at, "retry") if held.retry_at is not None and held.retry_at > now else Intend(held)
     if held is not None and state.hold is not None:
         return Idle("Held", f"{held.name} is ready; a hold by {state.hold.author} keeps it: {state.hold.reason}")
     if pair is None:
@@ -236,17 +241,16 @@ def _held(state: State) -> Release | None:
 
 
 def _tried(state: State, pair: Pair) -> Release | None:
-    """Return the release that brought the pair already, None if it has to be brought, perhaps again."""
+    """Return the release that brought the pair already, None if it has to be brought, perhaps again.
+
+    A pair goes out again when a half of it was published anew: a tag that was moved back, a model that was restored.
+    """
     found = (old for old in reversed(state.releases) if old.pair == pair and old.phase is not Phase.SUPERSEDED)
     tried = next(found, None)
-    return None if tried is not None and _is_pushed_again(state, tried) else tried
-
-
-def _is_pushed_again(state: State, retired: Release) -> bool:
-    """Whether the followed tag came back to the app of a pair that was live before: a revert in CI."""
-    app = state.app(retired.pair.app)
-    is_news = state.halves_changed_at is not None and app is not None and app.published_at > retired.planned_at
-    return is_news and retired.phase is Phase.RETIRED
+    halves = (state.app(pair.app), state.model(pair.model))
+    if tried is not None and any(half is not None and half.published_at > tried.planned_at for half in halves):
+        return None
+    return tried
 
 
 def _quiet_until(state: State, target: Target) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from shipmate.core.ledger import Built, CostSheet, Failed, Release, State
 from shipmate.core.targets import Target
-from shipmate.errors import NotFound, Rejected
+from shipmate.errors import NotFound, Rejected, at_fault
 from shipmate.stages.context import Context
 from shipmate.stages.graft import ModelFolder, graft
 from shipmate.stages.resolve import model_manifest
@@ -13,8 +13,10 @@ def build(release: Release, target: Target, state: State, context: Context) -> B
     if release.is_rollback and release.image is not None:
         return _found(release, target, context)
     half = state.model(release.pair.model)
-    if half is None:
-        raise Rejected("Gone", "the model is so old that the ledger forgot where it is; publish it again")
+    with at_fault("model"):
+        if half is None:
+            raise Rejected("Gone", "the ledger forgot where this model is; publish it again")
+        manifest = model_manifest(half, target.model, context.models)
     folder = half.path.rpartition("/")[0]
     made = graft(
         context.registry,
@@ -22,7 +24,7 @@ def build(release: Release, target: Target, state: State, context: Context) -> B
         pair=release.pair,
         app_repository=target.app.repository,
         release_repository=target.release.repository,
-        model=model_manifest(half, target.model, context.models),
+        model=manifest,
         folder=ModelFolder(half.container, folder),
         known_layers=state.layers,
     )

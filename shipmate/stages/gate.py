@@ -6,6 +6,7 @@ record: a pod removed before could be started again by a worker that wakes late,
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from shipmate.core.answers import parse_answer, question
@@ -14,7 +15,7 @@ from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
 from shipmate.core.plan import guilty
 from shipmate.core.rollout import Complete, Failed, PodView, explain, gate_name, gate_pod, gate_progress
 from shipmate.core.targets import Target
-from shipmate.errors import NotFound, Retryable, ShipmateError
+from shipmate.errors import NotFound, Retryable, ShipmateError, at_fault
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster
 from shipmate.stages.context import Context
@@ -22,6 +23,8 @@ from shipmate.stages.questions import Asked, golden_questions
 from shipmate.stages.rollout import image_reference
 
 POLL_SECONDS = 0.2
+PATIENCE = 3
+"""Attempts after which an answer that stays away counts."""
 _ASK_SECONDS = 30.0
 _FINAL_PROBLEMS = ("urn:shipmate:app:broken-model", "urn:shipmate:app:no-model")
 
@@ -30,14 +33,12 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     """Return the verdict on a built release. Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed."""
     serving = state.serving
     asked = _questions(release, target, state, context)
-    live = {}
-    if serving is not None:
-        live = {each.question.file: _ask_live(context, target, each) for each in asked}
+    live = _live_replies(release, target, asked, context) if serving is not None else {}
     good = serving.pair if serving is not None else None
     pod = _start(release, target, context)
     try:
         _until_ready(pod, target, context)
-        candidate = {each.question.file: _ask_candidate(context, target, pod, each) for each in asked}
+        candidate = {each.question.file: _ask_candidate(context, target, pod, release, each) for each in asked}
     except RejectedError as error:
         return Rejected(
             **context.stamp(),
@@ -61,17 +62,32 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
 
 
 def _questions(release: Release, target: Target, state: State, context: Context) -> tuple[Asked, ...]:
-    """Return the candidate's questions, and the live model's that the candidate's publisher does not ask."""
-    found: dict[str, Asked] = {}
-    models = [release.pair.model]
-    if state.serving is not None and state.serving.pair.model != release.pair.model:
-        models.append(state.serving.pair.model)
-    for digest in models:
-        half = state.model(digest)
-        if half is not None:
-            for each in golden_questions(half, target.model, context.models):
+    """Return the candidate's questions, and the live model's that the candidate's publisher does not ask.
+
+    A live model that cannot be read any more asks nothing: the candidate is not at fault.
+    """
+    with at_fault("model"):
+        half = state.model(release.pair.model)
+        asked = golden_questions(half, target.model, context.models) if half is not None else ()
+    found = {each.question.file: each for each in asked}
+    serving = state.model(state.serving.pair.model) if state.serving is not None else None
+    if serving is not None and serving != half:
+        with suppress(RejectedError):
+            for each in golden_questions(serving, target.model, context.models):
                 found.setdefault(each.question.file, each)
     return tuple(found.values())
+
+
+def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], context: Context) -> dict[str, Reply]:
+    """Return what the live pair answers, for the diff. In lasting trouble it does not keep the candidate back."""
+    replies = {}
+    for each in asked:
+        try:
+            replies[each.question.file] = _ask_live(context, target, each)
+        except Retryable:
+            if release.stage_attempt < PATIENCE:
+                raise
+    return replies
 
 
 def _start(release: Release, target: Target, context: Context) -> PodView:
@@ -102,17 +118,24 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
             return
         words = _readiness(seen, target, cluster) if seen.phase == "Running" else ""
         if isinstance(progress, Failed):
-            if progress.reason == "GatePodDeleted":
+            if _is_the_clusters_fault(progress):
                 raise Retryable(progress.message)
             told = explain(progress, readiness=words, log=_log(seen, cluster))
             raise RejectedError(told.reason, told.message)
         if _is_final(words):
             raise RejectedError("CandidateNotReady", f"the candidate will not become ready; it says: {_detail(words)}")
         if clock.now() > deadline:
+            if seen.phase == "Pending":  # it never ran, so it is not known to be bad
+                raise Retryable(f"the cluster did not start the gate's pod in time: {progress.message}")
             late = Failed("CandidateNotReady", f"not ready within {target.gate.ready_within_seconds:.0f} s")
             told = explain(late, readiness=words, log=_log(seen, cluster))
             raise RejectedError(told.reason, told.message)
         clock.sleep(POLL_SECONDS)
+
+
+def _is_the_clusters_fault(failed: Failed) -> bool:
+    """Whether a pod failed for what its image is not to blame for: a node, a deadline, a person, a pull."""
+    return failed.reason in ("GatePodDeleted", "ImagePullFailed") or failed.reason.startswith("Pod")
 
 
 def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str:
@@ -144,7 +167,7 @@ def _log(pod: PodView, cluster: Cluster) -> str:
         return ""
 
 
-def _ask_candidate(context: Context, target: Target, pod: PodView, asked: Asked) -> Reply:
+def _ask_candidate(context: Context, target: Target, pod: PodView, release: Release, asked: Asked) -> Reply:
     where = target.deployment
     headers = {"content-type": "application/json"}
     started = context.clock.now()
@@ -152,7 +175,7 @@ def _ask_candidate(context: Context, target: Target, pod: PodView, asked: Asked)
         pod.namespace, pod.name, where.port, "POST", "/score", question([asked.photo]), headers, timeout=_ASK_SECONDS
     )
     seconds = (context.clock.now() - started).total_seconds()
-    if 400 <= status < 500 and status != 429:
+    if status != 200 and (400 <= status < 500 or release.stage_attempt >= PATIENCE) and status != 429:
         words = body[:300].decode(errors="replace")
         raise RejectedError("CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}")
     answer = parse_answer(status, reply_headers, body, seconds)

@@ -31,7 +31,7 @@ from shipmate.core.layer import LayerFiles, LayerReader, layer_plan
 from shipmate.core.ledger import CostSheet, Layer
 from shipmate.core.manifest import MANIFEST_NAME, ModelFile, ModelManifest
 from shipmate.core.refs import Digest, Pair, digest_of
-from shipmate.errors import Conflict, NotFound, Rejected, Retryable
+from shipmate.errors import Conflict, NotFound, Rejected, Retryable, at_fault
 from shipmate.ports import Manifest, Models, Registry
 
 
@@ -103,9 +103,10 @@ def graft(
     made = _find_made(registry, release_repository, pair)
     if made is not None:
         return made
-    app = _app_image(registry, app_repository, pair.app)
     wanted = layer_plan(model)
-    check_room(app, len(wanted))
+    with at_fault("app"):
+        app = _app_image(registry, app_repository, pair.app)
+        check_room(app, len(wanted))
     known = {layer.key: layer for layer in known_layers}
     layers: list[Descriptor] = []
     uploaded = reused = 0
@@ -114,8 +115,9 @@ def graft(
         if layer is not None and registry.has_blob(release_repository, layer.digest):
             reused += layer.size
         else:
-            content = _reader(models, files, model, folder)
-            layer = Layer(files.key, registry.upload(release_repository, content), content.size)
+            with at_fault("model"):
+                content = _reader(models, files, model, folder)
+                layer = Layer(files.key, registry.upload(release_repository, content), content.size)
             uploaded += layer.size
         layers.append(model_layer(layer.key, layer.digest, layer.size))
     copied = registry.copy_blobs(release_repository, app.layers, source=app_repository)

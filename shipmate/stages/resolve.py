@@ -28,10 +28,17 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
     if half.digest in state.quarantine:
         message = "the same bytes were quarantined; they ship only when a person releases them by hand with an override"
         return Skipped(**context.stamp(), event_id=event.event_id, reason="Quarantined", message=message)
-    if known is not None and (isinstance(half, ModelHalf) or state.apps[-1].digest == half.digest):
+    if known is not None and _says_nothing_new(half, known, state):
         message = f"the same bytes are known as {known.version}"
         return Skipped(**context.stamp(), event_id=event.event_id, reason="Duplicate", message=message)
     return Resolved(**context.stamp(), event_id=event.event_id, half=half)
+
+
+def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, state: State) -> bool:
+    """Whether the same bytes are where they were; a model that moved is read from its new place from here on."""
+    if isinstance(half, ModelHalf) and isinstance(known, ModelHalf):
+        return (half.container, half.path, half.etag) == (known.container, known.path, known.etag)
+    return state.apps[-1].digest == half.digest
 
 
 def _app(event: ImagePushed, target: Target, registry: Registry) -> AppHalf:

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from shipmate.core.ledger import Failed, Held, Release, RolledOut, State, Superseded
+from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State
 from shipmate.core.plan import guilty
+from shipmate.core.refs import Pair
 from shipmate.core.rollout import (
     Complete,
     DeploymentView,
@@ -13,6 +14,7 @@ from shipmate.core.rollout import (
     explain,
     fence_patch,
     progress,
+    raise_fence_patch,
 )
 from shipmate.core.rollout import Failed as RolloutFailed
 from shipmate.core.targets import Target
@@ -35,19 +37,21 @@ def fence_in_cluster(target: Target, cluster: Cluster) -> int:
     return cluster.deployment(target.deployment.namespace, target.deployment.name).fence or 0
 
 
-def roll_out(
-    release: Release, target: Target, state: State, context: Context
-) -> RolledOut | Failed | Held | Superseded:
-    """Return what became of an intended release. Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed."""
+def roll_out(release: Release, target: Target, state: State, context: Context) -> RolledOut | Failed | Held | Intended:
+    """Return what became of an intended release; `Intended` again where it needs a higher fence.
+
+    Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid.
+    """
     where, cluster, clock = target.deployment, context.cluster, context.clock
-    view = _patched(release, target, cluster)
+    view = _patched(release, target, state, cluster)
+    if isinstance(view, RolloutFailed):
+        return _failed(release, state, view, context)
     if view is None:
-        if state.hold is not None:
+        if state.hold is not None and not release.is_rollback:
             message = f"a hold by {state.hold.author} came before the patch: {state.hold.reason}"
             return Held(**context.stamp(), release=release.number, hold=state.hold.id, message=message)
-        return Superseded(
-            **context.stamp(), release=release.number, message="the Deployment carries a higher fence already"
-        )
+        fence = max(state.fence, fence_in_cluster(target, cluster)) + 1
+        return Intended(**context.stamp(), release=release.number, fence=fence)
     deadline = clock.now() + timedelta(seconds=target.rollout_within_seconds)
     while True:
         if not _is_applied(view, release):
@@ -64,10 +68,11 @@ def roll_out(
         view = cluster.deployment(where.namespace, where.name)
 
 
-def _patched(release: Release, target: Target, cluster: Cluster) -> DeploymentView | None:
-    """Return the Deployment after it took this release, None if a higher fence shut the release out.
+def _patched(release: Release, target: Target, state: State, cluster: Cluster) -> DeploymentView | RolloutFailed | None:
+    """Return the Deployment after it took this release, None if a higher fence shuts the release out.
 
-    Called again after a crash or a lost reply, it finds the patch made.
+    A fence that the ledger handed out since, to a hold, shuts out a release that is not patched in yet, whether or not
+    the Deployment carries it already. Called again after a crash or a lost reply, it finds the patch made.
     """
     where = target.deployment
     if release.fence is None:
@@ -77,10 +82,16 @@ def _patched(release: Release, target: Target, cluster: Cluster) -> DeploymentVi
         if _is_applied(view, release):
             return view
         standing = classify_fence(view.fence, release.fence)
-        if standing in (Standing.SUPERSEDED, Standing.APPLIED):
+        if standing is Standing.APPLIED:
+            message = f"somebody changed the Deployment back while {release.name} rolled out"
+            return RolloutFailed("ChangedByOthers", message)
+        if standing is Standing.SUPERSEDED:
             return None
         patch = adopt_patch(view)
-        if standing is Standing.PATCHABLE:
+        if standing is Standing.PATCHABLE and release.fence < state.fence:
+            # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
+            patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=state.fence)
+        elif standing is Standing.PATCHABLE:
             patch = fence_patch(
                 view,
                 expected_fence=view.fence or 0,
@@ -108,8 +119,18 @@ def _failed(release: Release, state: State, seen: RolloutFailed, context: Contex
         stage="rollout",
         reason=seen.reason,
         message=seen.message,
-        quarantine=() if release.is_rollback else guilty(release.pair, state.serving.pair if state.serving else None),
+        quarantine=() if release.is_rollback or _is_nobodys_fault(seen) else guilty(release.pair, _good(state)),
     )
+
+
+def _good(state: State) -> Pair | None:
+    return state.serving.pair if state.serving is not None else None
+
+
+def _is_nobodys_fault(seen: RolloutFailed) -> bool:
+    """Whether the rollout failed for what the pair is not to blame for: nodes, pulls, people, quotas."""
+    others = ("ImagePullFailed", "ChangedByOthers", "DeploymentPaused", "PodsRefused")
+    return seen.reason in others or seen.reason.startswith("Pod")
 
 
 def _log(seen: RolloutFailed, target: Target, cluster: Cluster) -> str:

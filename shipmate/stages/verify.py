@@ -1,12 +1,13 @@
 """Verify: ask through the public door, where users ask, until the new release has answered often enough in a row."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 from shipmate.core.gate import is_right
 from shipmate.core.ledger import Failed, Live, Release, State
 from shipmate.core.plan import guilty
 from shipmate.core.targets import Target
-from shipmate.errors import Retryable
+from shipmate.errors import Rejected, Retryable
 from shipmate.ports import Door
 from shipmate.stages.context import Context
 from shipmate.stages.questions import Asked, golden_questions
@@ -18,7 +19,9 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
     """Return whether users are answered by the release, and rightly. Raises NotAllowed, NotFound."""
     half = state.model(release.pair.model)
     forgiven = state.release(release.to).forgiven if release.to is not None else release.forgiven
-    asked = golden_questions(half, target.model, context.models) if half is not None else ()
+    asked: tuple[Asked, ...] = ()
+    with suppress(Rejected):  # the model's folder is gone: then the door is asked only who answers there
+        asked = golden_questions(half, target.model, context.models) if half is not None else ()
     asked = tuple(each for each in asked if each.question.file not in forgiven)
     deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
     in_a_row = 0

@@ -475,7 +475,7 @@ def _any_step(story: Story, chance: random.Random) -> None:
         lambda: story.skip(event),
         lambda: story.err_reading(event),
         lambda: story.ignore(event),
-        lambda: story.request(key, chance.choice((None, pair(f"A{name}", "M1")))),
+        lambda: story.request(key, pair(f"A{name}", "M1")),
         lambda: story.hold(key),
         lambda: story.resume("entry-3", key=key),
         lambda: story.plan(f"A{name}", f"M{name}", request=chance.choice((None, key))),

@@ -87,10 +87,6 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ).err_reading("e9"),
         "wait 4 s: retry",
     ),
-    "asked for while reading is tried later": (
-        lambda s: s.receive(pushed("e1", "A1")).err_reading("e1").request("k1"),
-        "wait 3 s: retry",
-    ),
     "an ignored event is not news": (lambda s: s.ship_first().ignore("e9"), "idle: UpToDate"),
     # the quiet window
     "the first pair, in its quiet window": (lambda s: s.app("A1").model("M1"), "wait 1 s: quiet window"),
@@ -264,7 +260,6 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.ship_first().app("A2").ship("A2", "M1").request("k1", pair("A1", "M1")),
         "plan A1+M1: request by ana, asked by k1",
     ),
-    "a release is asked for where there is nothing": (lambda s: s.request("k1"), "idle: NothingPublished"),
     "a request supersedes what is on its way": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().request("k1", pair("A1", "M1")),
         "supersede r-2: ana asked for another release",

@@ -38,6 +38,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.plan import newest_pair
 from shipmate.core.refs import Digest, Pair, digest_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -129,10 +130,14 @@ class Story:
     # -- what people asked for
 
     def request(self, key: str, wanted: Pair | None = None) -> Self:
+        wanted = wanted or newest_pair(self.state)[0]
         return self.write(Requested, request=key, author="ana", reason="it is meant", pair=wanted)
 
     def ask_rollback(self, key: str, to: int) -> Self:
-        return self.write(RollbackRequested, request=key, author="bo", reason="daisies come back wrong", to=to)
+        undoes = self.state.live if self.state.live != to else None
+        return self.write(
+            RollbackRequested, request=key, author="bo", reason="daisies come back wrong", to=to, undoes=undoes
+        )
 
     def hold(self, key: str = "hold") -> Self:
         return self.write(HoldSet, request=key, author="bo", reason="a demo is on", fence=self.state.fence + 1)

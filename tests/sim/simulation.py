@@ -153,8 +153,17 @@ class Simulation:
     def _publisher(self, number: int) -> Callable[[], None]:
         def publish() -> None:
             dice = self.hub.random.random()
-            if dice < 0.4:
+            if dice < 0.3:
                 self._publish(self.world.push_app(f"app-{number}"))
+            elif dice < 0.4:  # it passes its gate, and nobody reaches it through the door
+                self.world.broken_doors.add(f"app-{number}")
+                self._publish(self.world.push_app(f"app-{number}"))
+            elif dice < 0.45:
+                self.world.failing_models.add(f"model-{number}")
+                self._publish(self.world.publish_model(f"model-{number}"))
+            elif dice < 0.5:
+                self._publish(self.world.publish_model(f"model-{number}"))
+                self.world.models.delete("models", f"net/model-{number}/model.onnx")
             elif dice < 0.8:
                 self._publish(self.world.publish_model(f"model-{number}"))
             else:
