@@ -264,7 +264,7 @@ def _live(state: State, entry: Live) -> State:
     if release.is_rollback:
         if release.undoes is not None:
             state = _changed(state, release.undoes, phase=Phase.ROLLED_BACK)
-        state = replace(state, hold=Hold(entry.id, release.author, release.reason, entry.at))
+        state = replace(state, hold=state.hold or Hold(entry.id, release.author, release.reason, entry.at))
     verified = (*state.verified, entry.release)[-RELEASES_KEPT:]
     return _quarantined(replace(state, live=entry.release, verified=verified), entry.quarantine)
 
@@ -347,7 +347,10 @@ def _quarantined(state: State, what: tuple[str, ...]) -> State:
     waiting = state.waiting
     if waiting is not None and not {waiting.app, waiting.model}.isdisjoint(what):
         waiting = None  # what waits for a partner never ships now
-    return replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
+    state = replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
+    if state.request is not None and state.is_quarantined(state.request.pair):
+        state = replace(state, request=None)  # what was asked for turned out bad before its turn came
+    return state
 
 
 def _by_worker(state: State, entry: Any) -> State:

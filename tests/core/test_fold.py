@@ -595,19 +595,26 @@ class Model:
     def hold(self) -> str | None:
         held = None
         for entry in self.entries:
-            if entry.kind_name == "hold_set" or (entry.kind_name == "live" and self.is_rollback(entry.release)):
+            if entry.kind_name == "hold_set":
                 held = entry.id
+            elif entry.kind_name == "live" and self.is_rollback(entry.release):
+                held = held or entry.id
             elif entry.kind_name == "resumed" and entry.hold == held:
                 held = None
         return held
 
     def request(self) -> str | None:
-        asked = None
+        asked, wanted = None, None
+        bad: set[str] = set()
         for entry in self.entries:
             if entry.kind_name == "requested":
-                asked = entry.request
+                asked, wanted = entry.request, entry.pair
             elif entry.kind_name == "planned" and entry.request == asked:
                 asked = None
+            elif entry.kind_name in ("rejected", "live", "failed"):
+                bad.update(entry.quarantine)
+                if wanted is not None and not bad.isdisjoint((wanted.app, wanted.model, wanted.key)):
+                    asked = None
         return asked
 
     def phase(self, number: int) -> str:
