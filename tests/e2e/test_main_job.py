@@ -16,7 +16,7 @@ SMALL = 200_000
 
 @pytest.fixture(scope="module")
 def asking(vision: Target) -> Iterator[Users]:
-    users = Users(vision.url, question([FLOWER]), each_kind=2, pause_seconds=0.25)
+    users = Users(vision.url, question([FLOWER]), each_kind=1, pause_seconds=0.2)
     yield users
     seen = users.stop()
     assert seen.failed == 0, f"users lost {seen.failed} of {seen.requests}: {dict(seen.faults)}"

@@ -217,9 +217,12 @@ class Target:
         return set(self._get(f"{self.registry_url}/{self.name}/tags/list").json()["tags"])
 
     def upload_sessions(self) -> list[Path]:
-        """Return what the registry's storage keeps of unfinished uploads to the release repository."""
+        """Return what the registry's storage keeps of unfinished uploads to the release repository.
+
+        Distribution writes the state of its hash once more when it has deleted a session: 108 bytes stay, no data.
+        """
         storage = self.world.local.cloud.state / "registry" / "docker" / "registry" / "v2" / "repositories"
-        return list((storage / self.name / "_uploads").glob("*"))
+        return list((storage / self.name / "_uploads").glob("*/data"))
 
     def _get(self, url: str) -> httpx.Response:
         reply = self.world.http.get(url, headers={"Accept": MANIFEST})
