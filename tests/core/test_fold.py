@@ -246,6 +246,14 @@ def test_trouble_with_reading_counts_for_that_publication_alone() -> None:
     assert (second.attempt, second.retry_at) == (2, NOON + timedelta(seconds=7))
 
 
+def test_a_half_that_is_withdrawn_is_forgotten_until_it_is_published_again() -> None:
+    story = Story().app("A1").model("M1").model("M2").plan("A1", "M2")
+    story.write(Rejected, release=1, reason="MissingFile", message="gone", quarantine=(), withdrawn=digest("M2"))
+    assert [half.digest for half in story.state.models] == [digest("M1")]
+    assert [half.digest for half in story.state.apps] == [digest("A1")]
+    assert not story.state.quarantine
+
+
 def test_a_request_is_kept_until_a_release_is_planned_for_it() -> None:
     story = Story().app("A1").model("M1").request("k1").request("k2", pair("A1", "M1"))
     assert story.state.request is not None

@@ -251,6 +251,10 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").err(5).wait(4),
         "Build r-1",
     ),
+    "a release in trouble is passed by a newer pair": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").err(5).app("A3"),
+        "supersede r-2: a newer pair was published while this one was in trouble: the registry is away",
+    ),
     # requests
     "a release is asked for, of the newest pair": (
         lambda s: s.app("A1").model("M1").request("k1"),
