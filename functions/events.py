@@ -4,30 +4,21 @@ from datetime import UTC, datetime
 
 import azure.functions as func
 
-from shipmate.core.events import RawEvent
-from shipmate.errors import Invalid
+from shipmate.core.events import RawEvent, delivered
 
 
 def raw_event(event: func.EventGridEvent | func.CloudEvent) -> RawEvent:
     """Return the event in Shipmate's form.
 
     A CloudEvent arrives as `CloudEvent` even where the parameter says EventGridEvent, with `type`, `source` and `time`
-    in place of `event_type`, `topic` and `event_time`. Raises Invalid if a field that each schema needs is missing.
+    in place of `event_type`, `topic` and `event_time`. Raises Invalid if a field that each schema needs is missing or
+    too long; one without a time, which CloudEvents allows, happened now.
     """
     if isinstance(event, func.CloudEvent):
-        kind, topic, occurred_at = event.type, event.source, event.time
+        fields = {"id": event.id, "type": event.type, "source": event.source, "subject": event.subject}
+        occurred_at = event.time
     else:
-        kind, topic, occurred_at = event.event_type, event.topic, event.event_time
-    fields = {"id": event.id, "type": kind, "topic": topic, "subject": event.subject}
-    missing = [name for name, value in fields.items() if not value]
-    if missing:
-        raise Invalid(f"the event has no {' and no '.join(missing)}: Event Grid always sends it")
+        fields = {"id": event.id, "eventType": event.event_type, "topic": event.topic, "subject": event.subject}
+        occurred_at = event.event_time
     instant: datetime = occurred_at or datetime.now(UTC)
-    return RawEvent(
-        event.id,
-        kind,
-        topic,
-        event.subject,
-        instant if instant.tzinfo else instant.replace(tzinfo=UTC),
-        event.get_json(),
-    )
+    return delivered(fields, instant if instant.tzinfo else instant.replace(tzinfo=UTC), event.get_json())

@@ -1,5 +1,6 @@
 """Every HTTP trigger's way out: JSON on success, an RFC 9457 problem for each of Shipmate's errors."""
 
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -45,11 +46,15 @@ def read_body[Body: msgspec.Struct](request: func.HttpRequest, kind: type[Body])
 
 
 def _problem(error: ShipmateError) -> func.HttpResponse:
-    status = next(code for kind, code in _STATUS.items() if isinstance(error, kind))
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+    detail = str(error)
     headers = {}
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logging.error("a command failed", exc_info=error)  # noqa: LOG015 - the worker follows the root logger
+        detail = f"{type(error).__name__}: {detail} - a fault of Shipmate's own: report it, with the log"
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(int(getattr(error, "after_seconds", None) or 2))
-    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": str(error)}
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
     return func.HttpResponse(
         msgspec.json.encode(body), status_code=status.value, mimetype="application/problem+json", headers=headers
     )

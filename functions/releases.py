@@ -13,6 +13,7 @@ from shipmate.errors import Invalid
 
 blueprint = func.Blueprint()
 
+LONGEST_AUTHOR = 200
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -89,16 +90,23 @@ def _command[Body: (ReleaseBody, RollbackBody, HoldBody)](
         if not _KEY.fullmatch(key):
             raise Invalid("the header Idempotency-Key holds up to 128 visible ASCII characters, no spaces")
         body = read_body(req, kind)
-        return verb(wiring.commands())(name, key, _author(req, body.author), body)
+        author = author_of(req, body.author, sign_in=wiring.settings().sign_in)
+        return verb(wiring.commands())(name, key, author, body)
 
     return answered(run, {"Location": f"/api/targets/{name}/requests/{key}"})
 
 
-def _author(req: func.HttpRequest, named: str | None) -> str:
-    """Return who asks: the person who signed in (App Service authentication), else whom the body names."""
-    signed_in: str | None = req.headers.get("x-ms-client-principal-name")
-    if signed_in:
-        return signed_in
-    if named:
-        return named
-    raise Invalid('say who asks: sign in, or give "author" in the body')
+def author_of(req: func.HttpRequest, named: str | None, *, sign_in: bool) -> str:
+    """Return who asks: the person who signed in, else whom the body names. Raises Invalid.
+
+    Where App Service authentication is on (`sign_in`), it sets the header and removes what callers sent under that
+    name; where it is off, anybody could have written it, and it counts for nothing.
+    Source: "Work with user identities in Azure App Service authentication".
+    """
+    signed_in: str | None = req.headers.get("x-ms-client-principal-name") if sign_in else None
+    author = (signed_in or named or "").strip()
+    if not author:
+        raise Invalid('say who asks: sign in, or give "author" in the body')
+    if len(author) > LONGEST_AUTHOR or not author.isprintable():
+        raise Invalid(f"an author's name has at most {LONGEST_AUTHOR} characters, and no control characters")
+    return author

@@ -14,6 +14,9 @@ import msgspec
 from shipmate.core.targets import Target, TargetsFile
 from shipmate.errors import Invalid
 
+APP_FOLDER = Path(__file__).parents[1]
+"""Where function_app.py and host.json are: what a relative path in a setting begins at."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """What the environment says."""
@@ -28,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True):
     queue: str
     ledger_container: str
     stalled_seconds: float
+    sign_in: bool  # App Service authentication says who calls
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -49,10 +53,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         cluster=_needed(
             environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>"
         ),
-        targets=Path(_needed(environment, "SHIPMATE_TARGETS", "the path of the targets file")),
+        targets=_path("SHIPMATE_TARGETS", _needed(environment, "SHIPMATE_TARGETS", "the path of the targets file")),
         queue=environment.get("SHIPMATE_QUEUE") or "shipmate-advance",
         ledger_container=environment.get("SHIPMATE_LEDGER_CONTAINER") or "shipmate-ledger",
         stalled_seconds=_seconds(environment, "SHIPMATE_STALLED_SECONDS", 60.0),
+        sign_in=environment.get("WEBSITE_AUTH_ENABLED", "").lower() == "true",
     )
 
 
@@ -62,7 +67,8 @@ def read_targets(path: Path) -> dict[str, Target]:
         data = path.read_bytes()
     except OSError as error:
         raise Invalid(
-            f"SHIPMATE_TARGETS is {str(path)!r}: {error.strerror}; it should be the path of the targets file"
+            f"SHIPMATE_TARGETS is {str(path)!r}: {error.strerror}; it should be the path of the targets file, "
+            "absolute or relative to host.json"
         ) from error
     return parse_targets(data, path.name)
 
@@ -91,7 +97,12 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
                     f"{name}: {other.name!r} and {target.name!r} both own the Deployment {'/'.join(place)}; "
                     f"a Deployment belongs to one target - at `$.targets[{index}].deployment.name`"
                 )
-        found[target.name] = target
+        if not {"?", "#"}.isdisjoint(target.public_url):
+            raise Invalid(
+                f"{name}: {target.public_url!r} has a query or fragment; /score and /version are asked below it, "
+                f"so give scheme, host and path - at `$.targets[{index}].public_url`"
+            )
+        found[target.name] = msgspec.structs.replace(target, public_url=target.public_url.rstrip("/"))
     return found
 
 
@@ -100,6 +111,14 @@ def _needed(environment: Mapping[str, str], key: str, what: str) -> str:
     if not value:
         raise Invalid(f"the setting {key} is missing: expected {what}")
     return value
+
+
+def _path(key: str, text: str) -> Path:
+    """Return an absolute path: `~` is the home directory, and a relative one begins at the Function App's folder."""
+    try:
+        return APP_FOLDER / Path(text).expanduser()
+    except RuntimeError as error:
+        raise Invalid(f"the setting {key} is {text!r}, and there is no such home directory: write it out") from error
 
 
 def _registry(text: str) -> tuple[str, str]:

@@ -46,20 +46,27 @@ def commands() -> Commands:
 
 
 @cache
+def settings() -> Settings:
+    """Return the settings of this process. Raises Invalid if they are wrong."""
+    return read_settings(os.environ)
+
+
+@cache
 def _shared() -> Pipeline:
-    return compose(read_settings(os.environ))
+    return compose(settings())
 
 
 def compose(settings: Settings) -> Pipeline:
-    """Return a pipeline over the real ports that some settings name."""
+    """Return a pipeline over the real ports that some settings name. Nothing is connected before it is used.
+
+    Raises Invalid if the targets file or a kubeconfig is wrong.
+    """
     service = _blob_service(settings.storage)
-    ledgers = LedgerStore(service, settings.ledger_container)
-    ledgers.create_container()
     host = settings.registry.partition("://")[2]
     return Pipeline(
         targets=read_targets(settings.targets),
         sources=Sources(settings.account, settings.registry_name),
-        ledgers=ledgers,
+        ledgers=LedgerStore(service, settings.ledger_container),
         queue=StorageQueue(_queue_client(settings.queue_storage, settings.queue)),
         context=Context(
             registry=Registry(settings.registry),

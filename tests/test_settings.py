@@ -1,6 +1,7 @@
 """Settings: each mistake names the key and what it should be."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shipmate.errors import Invalid
 from shipmate.settings import parse_targets, read_settings, read_targets
 from tools.targets_schema import SCHEMA, targets_schema
 
+ROOT = Path(__file__).parents[1]
 CLOUD = Cloud("test")
 LOCAL = {
     "SHIPMATE_STORAGE": CLOUD.connection_string,
@@ -38,7 +40,8 @@ def test_a_local_cloud() -> None:
     assert settings.registry_name == "local"
     assert (settings.queue, settings.ledger_container) == ("shipmate-advance", "shipmate-ledger")
     assert settings.stalled_seconds == 60
-    assert settings.targets == Path("targets.yaml")
+    assert settings.targets == ROOT / "targets.yaml"
+    assert not settings.sign_in
 
 
 def test_azure_with_a_managed_identity() -> None:
@@ -65,6 +68,36 @@ def test_what_may_be_set_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        pytest.param("targets.yaml", ROOT / "targets.yaml", id="beside host.json"),
+        pytest.param("conf/t.yaml", ROOT / "conf" / "t.yaml", id="below it"),
+        pytest.param("/etc/targets.yaml", Path("/etc/targets.yaml"), id="absolute"),
+        pytest.param("~/targets.yaml", Path.home() / "targets.yaml", id="at home"),
+    ],
+)
+def test_a_path_begins_at_the_function_app_wherever_it_is_started(
+    said: str, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_settings({**LOCAL, "SHIPMATE_TARGETS": said}).targets == path
+    assert (ROOT / "host.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "on"), [("True", True), ("true", True), ("False", False), ("", False), ("1", False), ("yes", False)]
+)
+def test_sign_in_is_on_where_app_service_says_so(said: str, on: bool) -> None:
+    assert read_settings({**LOCAL, "WEBSITE_AUTH_ENABLED": said}).sign_in is on
+
+
+def test_the_targets_file_beside_host_json_is_packaged() -> None:
+    assert json.loads((ROOT / "local.settings.sample.json").read_text())["Values"]["SHIPMATE_TARGETS"] == "targets.yaml"
+    patterns = (ROOT / ".funcignore").read_text().split()
+    assert [pattern for pattern in patterns if fnmatch("targets.yaml", pattern)] == []
+
+
+@pytest.mark.parametrize(
     ("key", "value", "words"),
     [
         pytest.param("SHIPMATE_STORAGE", "", "SHIPMATE_STORAGE is missing: expected a storage connection", id="none"),
@@ -86,6 +119,7 @@ def test_what_may_be_set_is_taken() -> None:
             "SHIPMATE_CLUSTER", "", "SHIPMATE_CLUSTER is missing: expected kubeconfig:<path>", id="no cluster"
         ),
         pytest.param("SHIPMATE_TARGETS", "", "SHIPMATE_TARGETS is missing: expected the path", id="no targets"),
+        pytest.param("SHIPMATE_TARGETS", "~nobody-here/t.yaml", "there is no such home directory", id="no home"),
         pytest.param("SHIPMATE_STALLED_SECONDS", "soon", "is 'soon': expected seconds", id="no number"),
         pytest.param("SHIPMATE_STALLED_SECONDS", "0", "more than 0 and less than a day", id="no time"),
         pytest.param("SHIPMATE_STALLED_SECONDS", "nan", "more than 0 and less than a day", id="not a number"),
@@ -132,6 +166,12 @@ def test_a_small_targets_file() -> None:
     assert (target.gate.max_wrong, target.gate.max_moved, target.verify.replies) == (0, None, 5)
 
 
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+def test_the_public_url_loses_its_last_slash(slashes: str) -> None:
+    url = "http://door.test/vision"
+    assert parse_targets(text(document(public_url=url + slashes)), "t.yaml")["vision"].public_url == url
+
+
 def test_several_targets() -> None:
     other = document(
         name="beta", app={"repository": "vision-app", "tag": "next"}, deployment={"namespace": "b", "name": "b"}
@@ -146,7 +186,9 @@ def test_a_targets_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
-    words = "SHIPMATE_TARGETS is .*: No such file or directory; it should be the path of the targets file"
+    words = (
+        "SHIPMATE_TARGETS is .*: No such file or directory; it should be the path of the targets file, absolute or rel"
+    )
     with pytest.raises(Invalid, match=words):
         read_targets(tmp_path / "none.yaml")
 
@@ -181,6 +223,12 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
             id="a pickle",
         ),
         pytest.param(text(document(public_url="door.test")), "`$.targets[0].public_url`", id="no URL"),
+        pytest.param(
+            text(document(public_url="http://door.test/?a=b")),
+            "has a query or fragment; /score and /version are asked below it, so give scheme, host and path",
+            id="a query",
+        ),
+        pytest.param(text(document(public_url="http://door.test/#x")), "`$.targets[0].public_url`", id="a fragment"),
         pytest.param(text(document(quiet_seconds=-1)), ">= 0.0 - at `$.targets[0].quiet_seconds`", id="before now"),
         pytest.param(
             text(document(quiet_seconds=float("inf"))), "<= 86400.0 - at `$.targets[0].quiet_seconds`", id="for ever"

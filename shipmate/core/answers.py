@@ -7,12 +7,20 @@ with percentages for each image out, and four headers that say which pair answer
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import msgspec
 
 from shipmate.core.gate import Predictions
 from shipmate.errors import Retryable
+
+LONGEST_REPLY = 1 << 20
+"""Bytes of a reply that are read; three labels take some hundred."""
+TOO_LONG = "more than 1 MiB; it should be the app contract's (docs/architecture.md)"
+_MOST_PREDICTIONS = 5
+_LONGEST_TEXT = 200  # characters of a label or a header's value: both reach the ledger
+_MOST_WORDS = 500  # likewise of an error
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -44,11 +52,11 @@ def parse_version(headers: Mapping[str, str]) -> Version:
     """Return what the headers of any reply say about who made it."""
     lower = {key.lower(): value for key, value in headers.items()}
     names = ("x-model-digest", "x-model-version", "x-app-version", "x-release")
-    return Version(*(lower.get(name, "") for name in names))
+    return Version(*(lower.get(name, "")[:_LONGEST_TEXT] for name in names))
 
 
 def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
-    """Return the answer to a question about one photograph.
+    """Return the answer to a question about one photograph: five predictions at most, of each label 200 characters.
 
     Raises Retryable, with what the application said, for a status other than 200 and for a body of another shape.
     """
@@ -56,8 +64,10 @@ def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: 
         raise Retryable(f"/score answered {status}: {_words(body)}", after_seconds=_after(headers))
     try:
         labels = json.loads(body)["result"][0][0]
-        predictions = tuple((str(label), float(percent) / 100) for label, percent in labels)
-    except (ValueError, LookupError, TypeError) as error:
+        predictions = tuple(
+            (str(label)[:_LONGEST_TEXT], _share(percent)) for label, percent in labels[:_MOST_PREDICTIONS]
+        )
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise Retryable(f"/score answered in an unknown shape: {_words(body)}") from error
     version = parse_version(headers)
     return Answer(
@@ -65,14 +75,21 @@ def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: 
     )
 
 
+def _share(percent: Any) -> float:
+    share = float(percent) / 100
+    if not isfinite(share):  # the ledger is JSON, which has no such numbers
+        raise ValueError(share)
+    return share
+
+
 def _words(body: bytes) -> str:
     """Return what an error reply says: the detail of an RFC 9457 problem, or the beginning of the text."""
     try:
         problem: Any = json.loads(body)
         text = problem.get("detail") or problem.get("title") or problem.get("message")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         text = None
-    return str(text or body[:300].decode(errors="replace") or "no body")
+    return str(text or body[:_MOST_WORDS].decode(errors="replace") or "no body")[:_MOST_WORDS]
 
 
 def _after(headers: Mapping[str, str]) -> float | None:

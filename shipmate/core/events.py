@@ -8,7 +8,7 @@ Sources: Event Grid schema for Blob Storage and for Container Registry (learn.mi
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,6 +27,9 @@ _BLOB_SUBJECT = re.compile(r"/blobServices/default/containers/(?P<container>[^/]
 _CONTAINER = re.compile(r"\$root|(?=.{3,63}$)[a-z0-9](-?[a-z0-9])*")
 _SEQUENCER = re.compile(r"[0-9a-fA-F]{1,64}")
 _ETAG = re.compile(r"(W/)?\"?[!#-~]{1,128}\"?")  # RFC 9110, section 8.8.3; Event Grid may leave the quotes off
+
+_LONGEST = (256, 256, 1024, 2048)
+"""Characters of an event's id, type, topic and subject: a blob's name alone has up to 1,024."""
 
 
 class RawEvent(msgspec.Struct, frozen=True):
@@ -75,24 +78,20 @@ class Ignored(msgspec.Struct, frozen=True, tag="ignored"):
 type Event = ModelPublished | ImagePushed | Ignored
 
 
-def parse_raw(body: Any) -> RawEvent:
-    """Return the event of a decoded JSON body in either schema; raise Invalid if it is no event at all."""
-    if not isinstance(body, Mapping):
-        raise Invalid("an event is a JSON object with id, subject and data; this is " + type(body).__name__)
-    cloud = "specversion" in body
-    keys = (
-        ("id", "type", "source", "subject", "time") if cloud else ("id", "eventType", "topic", "subject", "eventTime")
-    )
-    values = [body.get(key) for key in keys]
-    for key, value in zip(keys, values, strict=True):
+def delivered(fields: Mapping[str, object], occurred_at: datetime, data: Any) -> RawEvent:
+    """Return the event with these fields; raise Invalid if it is no event at all.
+
+    `fields` has id, type, topic and subject, in this order, each by the key that the event's schema has for it.
+    """
+    texts: list[str] = []
+    for (key, value), longest in zip(fields.items(), _LONGEST, strict=True):
         if not isinstance(value, str) or not value:
-            schema = "CloudEvents 1.0" if cloud else "EventGridSchema"
-            raise Invalid(f"the event has no {key!r}: {schema} needs it as a non-empty string")
-        _check_text(value)
-    event_id, event_type, topic, subject, occurred = (str(value) for value in values)
-    if len(event_id) > 256:
-        raise Invalid("the event's id is longer than 256 characters")
-    return RawEvent(event_id, event_type, topic, subject, _instant(occurred), body.get("data"))
+            raise Invalid(f"the event has no {key!r}: Event Grid always sends it, as a text that is not empty")
+        if len(value) > longest:
+            raise Invalid(f"the event's {key!r} has {len(value)} characters: Event Grid sends at most {longest}")
+        texts.append(value)
+    event_id, event_type, topic, subject = texts
+    return RawEvent(event_id, event_type, topic, subject, occurred_at, data)
 
 
 def parse_event(raw: RawEvent) -> Event:
@@ -174,15 +173,6 @@ def normalise_etag(etag: str) -> str:
 def normalise_sequencer(sequencer: str) -> str:
     """Return a sequencer that compares as text: lower case, padded with zeros (Event Grid sends 32 or 48 digits)."""
     return sequencer.lower().rjust(64, "0")
-
-
-def _instant(text: str) -> datetime:
-    """Return an RFC 3339 time; digits of a second's fraction beyond the sixth are dropped (registries send nine)."""
-    try:
-        instant = datetime.fromisoformat(text)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Invalid(f"{text[:60]!r} is no RFC 3339 time") from None
 
 
 def _check_text(text: str) -> None:

@@ -8,6 +8,7 @@ plain GET, which the API server answers from etcd's quorum; there is no cache to
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ from urllib.parse import quote, urlencode
 import httpx
 import urllib3
 import yaml
+from azure.core.exceptions import AzureError, ClientAuthenticationError
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
+from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
 from shipmate.core.rollout import (
     GATE_SELECTOR,
     PAIR,
@@ -68,10 +71,12 @@ class Cluster:
     have taken effect although no reply said so.
     """
 
-    def __init__(self, configuration: Configuration, *, registry: str, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, find: Callable[[], Configuration], *, registry: str, timeout_seconds: float = 10.0) -> None:
+        """`find` says where the cluster is; it is asked at the first use, and again if that failed."""
         self.registry = registry
-        configuration.retries = False  # a repeat is the caller's decision
-        self._client = ApiClient(configuration)
+        self._find = find
+        self._client: ApiClient | None = None
+        self._lock = threading.Lock()
         self._timeout_seconds = timeout_seconds
 
     @classmethod
@@ -81,26 +86,28 @@ class Cluster:
         """Return the cluster that a setting names.
 
         `kubeconfig:<path>#<context>`, `in-cluster`, or `aks:<resource id>`, which needs a credential. Raises Invalid
-        for another form, a file that cannot be read and a context that is not in it. `registry` is the login server
-        that image references name, as the cluster's nodes pull them.
+        for another form, a file that cannot be read and a context that is not in it. Azure is asked where an AKS
+        cluster is when it is used first: without Azure Resource Manager, events are taken in all the same. `registry`
+        is the login server that image references name, as the cluster's nodes pull them.
         """
         kind, _, rest = setting.partition(":")
+        if kind == "aks" and rest and credential is not None:
+            return cls(lambda: aks_configuration(rest, credential), registry=registry, timeout_seconds=timeout_seconds)
         if kind == "kubeconfig" and rest:
             configuration = _from_kubeconfig(rest)
         elif setting == "in-cluster":
             configuration = _from_pod()
-        elif kind == "aks" and rest and credential is not None:
-            configuration = aks_configuration(rest, credential)
         else:
             raise Invalid(
                 f"{setting!r} names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:<resource id> "
                 "(with a credential)"
             )
-        return cls(configuration, registry=registry, timeout_seconds=timeout_seconds)
+        return cls(lambda: configuration, registry=registry, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.rest_client.close()
+        """Close the connections, if there are any."""
+        if self._client is not None:
+            self._client.rest_client.close()
 
     # -- the Deployment ------------------------------------------------------------------------------------------
 
@@ -196,13 +203,17 @@ class Cluster:
         `timeout` is in seconds.
 
         Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
-        could not be asked.
+        could not be asked, or answered with more than `LONGEST_REPLY`.
         """
         url = f"{_pods_path(namespace, f'{pod}:{port}')}/proxy/{path.lstrip('/')}"
         try:
-            status, reply_headers, data = self._exchange(method, url, body, dict(headers or {}), timeout)
+            status, reply_headers, data = self._exchange(
+                method, url, body, dict(headers or {}), timeout, limit=LONGEST_REPLY
+            )
         except Ambiguous as error:  # a question changes nothing: it may be asked again
             raise Retryable(str(error)) from error
+        if len(data) > LONGEST_REPLY:
+            raise Retryable(f"{method} {path} of pod {namespace}/{pod} has a reply of {TOO_LONG}")
         trouble = _status_of_server(data) if status >= 400 else None
         if trouble is not None:
             raise _error(status, reply_headers, f"{method} {path} of pod {namespace}/{pod}", trouble, writes=False)
@@ -227,23 +238,45 @@ class Cluster:
         trouble = _status_of_server(data) or {"message": data[:500].decode(errors="replace")}
         raise _error(status, reply_headers, f"{method} {path}", trouble, writes=method != "GET")
 
+    def _connected(self) -> ApiClient:
+        with self._lock:
+            if self._client is None:
+                configuration = self._find()
+                configuration.retries = False  # a repeat is the caller's decision
+                self._client = ApiClient(configuration)
+            return self._client
+
     def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_seconds: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        timeout_seconds: float,
+        *,
+        limit: int | None = None,
     ) -> Reply:
-        """Send one request as it is; raise Retryable if it cannot have arrived, Ambiguous if a write may have."""
-        configuration = self._client.configuration
+        """Send one request as it is; raise Retryable if it cannot have arrived, Ambiguous if a write may have.
+
+        With a limit, no more than one byte beyond it is read of the reply's body.
+        """
+        client = self._connected()
+        configuration = client.configuration
         for setting in configuration.auth_settings().values():
             headers[setting["key"]] = setting["value"]
         what = f"{method} {path.partition('?')[0]} at {configuration.host}"
         try:
-            reply = self._client.rest_client.pool_manager.request(
+            reply = client.rest_client.pool_manager.request(
                 method,
                 configuration.host + path,
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=min(5.0, timeout_seconds), read=timeout_seconds),
                 redirect=False,
+                preload_content=limit is None,
             )
+            data = reply.data if limit is None else reply.read(limit + 1)
+            reply.close() if limit is not None and len(data) > limit else reply.release_conn()
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Retryable(f"{what} did not reach the API server: {error}") from error
         except urllib3.exceptions.SSLError as error:
@@ -253,7 +286,7 @@ class Cluster:
         except urllib3.exceptions.HTTPError as error:
             kind = Retryable if method == "GET" else Ambiguous
             raise kind(f"{what} got no reply: {error}") from error
-        return reply.status, {key.lower(): value for key, value in reply.headers.items()}, reply.data
+        return reply.status, {key.lower(): value for key, value in reply.headers.items()}, data
 
 
 def _deployment_path(namespace: str, name: str) -> str:
@@ -307,6 +340,10 @@ def _error(
 
 def _from_kubeconfig(place: str) -> Configuration:
     path, _, context = place.partition("#")
+    try:
+        path = str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise Invalid(f"SHIPMATE_CLUSTER names {path}, and there is no such home directory: write it out") from error
     if not Path(path).is_file():
         raise Invalid(f"there is no kubeconfig at {path}: correct SHIPMATE_CLUSTER, or start the cluster")
     configuration = Configuration()
@@ -338,7 +375,8 @@ def aks_configuration(
     """Return how to reach an AKS cluster with Entra ID: its address and CA from Azure Resource Manager, our own token.
 
     The user in the credentials that Resource Manager gives is dropped: it calls a program (kubelogin). Tokens are
-    renewed five minutes before they end. Raises NotFound, NotAllowed, Retryable, Invalid.
+    renewed five minutes before they end. Raises NotAllowed, Retryable, and Invalid if there is no such cluster:
+    NotFound would say to the caller that what it asked the cluster for is not there.
     """
     cluster = _aks_cluster(resource_id, credential, resource_manager)
     configuration = Configuration(host=cluster["server"])
@@ -348,12 +386,22 @@ def aks_configuration(
     def renew(target: Configuration) -> None:
         nonlocal token
         if token is None or token.expires_on - RENEW_BEFORE_SECONDS <= now():
-            token = credential.get_token(AKS_SCOPE)
+            token = _granted(credential, AKS_SCOPE)
             target.api_key["authorization"] = f"Bearer {token.token}"
 
     renew(configuration)  # the client calls its hook only once there is a key
     configuration.refresh_api_key_hook = renew  # type: ignore[assignment]  # the client declares it as None
     return configuration
+
+
+def _granted(credential: Credential, scope: str) -> Token:
+    """Return a token; raise NotAllowed if this identity gets none, Retryable if Entra ID is in trouble."""
+    try:
+        return credential.get_token(scope)
+    except ClientAuthenticationError as error:
+        raise NotAllowed(f"Azure gives Shipmate no token for the cluster: {error.message}") from error
+    except (AzureError, OSError) as error:
+        raise Retryable(f"Azure gave no token for the cluster: {error}") from error
 
 
 def _aks_cluster(resource_id: str, credential: Credential, resource_manager: str) -> dict[str, str]:
@@ -362,7 +410,7 @@ def _aks_cluster(resource_id: str, credential: Credential, resource_manager: str
     Managed Clusters - List Cluster User Credentials, Azure REST reference.
     """
     url = f"{resource_manager}/{resource_id.strip('/')}/listClusterUserCredential"
-    token = credential.get_token("https://management.azure.com/.default")
+    token = _granted(credential, "https://management.azure.com/.default")
     try:
         reply = httpx.post(
             url,
@@ -385,7 +433,7 @@ def _aks_cluster(resource_id: str, credential: Credential, resource_manager: str
 def _resource_manager_error(reply: httpx.Response, resource_id: str) -> ShipmateError:
     message = f"Azure Resource Manager answered {reply.status_code} about {resource_id}: {reply.text[:300]}"
     if reply.status_code == 404:
-        return NotFound(f"{message}; correct SHIPMATE_CLUSTER")
+        return Invalid(f"{message}; correct SHIPMATE_CLUSTER")
     if reply.status_code in (401, 403):
         return NotAllowed(f"{message}; give the identity the role Azure Kubernetes Service Cluster User Role")
     if reply.status_code == 429 or reply.status_code >= 500:

@@ -21,7 +21,7 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
     ServiceRequestError,
 )
-from azure.storage.blob import BlobClient, BlobServiceClient
+from azure.storage.blob import BlobClient, BlobServiceClient, StorageErrorCode
 
 from shipmate.core.fold import fold
 from shipmate.core.ledger import AnyEntry, State, decode, encode
@@ -42,7 +42,11 @@ class _Snapshot(msgspec.Struct, tag_field="kind", tag="snapshot"):
 
 
 class LedgerStore:
-    """Ledgers of all targets in one blob container. Safe to share between threads."""
+    """Ledgers of all targets in one blob container. Safe to share between threads.
+
+    The container is created by the first append if it is not there: an identity that may only write into it needs no
+    right to create it, and a Function App starts without asking.
+    """
 
     def __init__(self, service: BlobServiceClient, container: str, *, segment_entries: int = SEGMENT_ENTRIES) -> None:
         self._container = service.get_container_client(container)
@@ -81,32 +85,31 @@ class LedgerStore:
     def history(self, target: str) -> Iterator[AnyEntry]:
         """Yield every entry from the first. Raises Retryable, NotAllowed."""
         try:
-            for name in sorted(self._container.list_blob_names(name_starts_with=f"{target}/")):
+            for name in self._segments(target):
                 for line in self._container.download_blob(name).readall().splitlines():
                     if msgspec.json.decode(line, type=_Kind).kind not in ("snapshot", "sealed"):
                         yield decode(line)
         except AzureError as error:
             raise _translated(error, target) from error
 
-    def create_container(self) -> None:
-        """Create the container if it is not there. Raises Retryable, NotAllowed."""
-        try:
-            self._container.create_container()
-        except ResourceExistsError:
-            pass
-        except AzureError as error:
-            raise _translated(error, "its container") from error
-
     # -- reading
 
     def _start(self, target: str) -> Reading:
         """Return an unread place from which every entry or a snapshot follows: the newest segment that has a line."""
-        names = sorted(self._container.list_blob_names(name_starts_with=f"{target}/"))
-        for name in reversed(names):
+        for name in reversed(self._segments(target)):
             segment = int(name.rpartition("/")[2].removesuffix(".jsonl"))
             if segment == 0 or self._container.get_blob_client(name).get_blob_properties().size > 0:
                 return Reading(State(), segment)
         return Reading(State())
+
+    def _segments(self, target: str) -> list[str]:
+        """Return the names of the target's blobs, oldest first; none while there is no container either."""
+        try:
+            return sorted(self._container.list_blob_names(name_starts_with=f"{target}/"))
+        except ResourceNotFoundError as error:
+            if _is_without_container(error):
+                return []
+            raise
 
     def _follow(self, target: str, reading: Reading) -> Reading:
         while True:
@@ -176,11 +179,36 @@ class LedgerStore:
         )
 
     def _create(self, blob: BlobClient) -> None:
+        """Create the segment unless it is there, and before the first of all its container."""
         with suppress(ResourceExistsError):
-            blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            try:
+                blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            except ResourceNotFoundError as error:
+                if not _is_without_container(error):
+                    raise
+                self._create_container()
+                blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+
+    def _create_container(self) -> None:
+        name = self._container.container_name
+        try:
+            self._container.create_container()
+        except ResourceExistsError:
+            return
+        except HttpResponseError as error:
+            if error.status_code == 403:
+                raise NotAllowed(
+                    f"there is no container {name!r} for the ledgers, and Shipmate's identity may not create it: "
+                    "create it, and give the identity the role Storage Blob Data Contributor on it"
+                ) from error
+            raise
 
     def _blob(self, target: str, segment: int) -> BlobClient:
         return self._container.get_blob_client(f"{target}/{segment:08d}.jsonl")
+
+
+def _is_without_container(error: ResourceNotFoundError) -> bool:
+    return getattr(error, "error_code", None) == StorageErrorCode.CONTAINER_NOT_FOUND
 
 
 def _had_no_effect(error: AzureError) -> bool:

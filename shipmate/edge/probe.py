@@ -7,7 +7,7 @@ import time
 
 import httpx
 
-from shipmate.core.answers import Answer, Version, parse_answer, parse_version, question
+from shipmate.core.answers import LONGEST_REPLY, TOO_LONG, Answer, Version, parse_answer, parse_version, question
 from shipmate.errors import Retryable
 
 
@@ -20,22 +20,28 @@ class Door:
     def ask(self, url: str, photo: bytes) -> Answer:
         """Return the answer about one encoded photograph, and how many seconds it took; Retryable if there is none."""
         started = time.perf_counter()
-        reply = self._request("POST", f"{url}/score", question([photo]))
-        return parse_answer(reply.status_code, reply.headers, reply.content, time.perf_counter() - started)
+        status, headers, content = self._request("POST", f"{url}/score", question([photo]))
+        return parse_answer(status, headers, content, time.perf_counter() - started)
 
     def version(self, url: str) -> Version:
         """Return which pair answers at the door now; Retryable if none does."""
-        reply = self._request("GET", f"{url}/version", None)
-        if reply.status_code != 200:
-            raise Retryable(f"{url}/version answered {reply.status_code}: {reply.text[:300]}")
-        return parse_version(reply.headers)
+        status, headers, content = self._request("GET", f"{url}/version", None)
+        if status != 200:
+            raise Retryable(f"{url}/version answered {status}: {content[:300].decode(errors='replace')}")
+        return parse_version(headers)
 
-    def _request(self, method: str, url: str, body: bytes | None) -> httpx.Response:
+    def _request(self, method: str, url: str, body: bytes | None) -> tuple[int, httpx.Headers, bytes]:
         headers = {"content-type": "application/json"} if body is not None else {}
         try:
-            return httpx.request(
+            with httpx.stream(
                 method, url, content=body, headers=headers, timeout=self._timeout_seconds, trust_env=False
-            )
+            ) as reply:
+                content = bytearray()
+                for piece in reply.iter_bytes():
+                    content += piece
+                    if len(content) > LONGEST_REPLY:
+                        raise Retryable(f"{url} has a reply of {TOO_LONG}")
+                return reply.status_code, reply.headers, bytes(content)
         except httpx.TimeoutException as error:
             raise Retryable(f"{url} did not answer within {self._timeout_seconds:g} s") from error
         except httpx.HTTPError as error:

@@ -57,7 +57,6 @@ def in_blobs(segment_entries: int) -> Callable[[pytest.FixtureRequest, ExitStack
         def away(is_away: bool) -> None:
             front.server_port = 1 if is_away else cloud.blob_port
 
-        store().create_container()
         return Bench(
             open=store,
             lose_next_reply=lambda: front.on_next("comp=appendblock", NetworkFault.LOSE_REPLY),

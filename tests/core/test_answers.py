@@ -23,6 +23,17 @@ def test_an_answer_is_read_with_who_made_it() -> None:
     )
 
 
+def test_what_reaches_the_ledger_is_cut() -> None:
+    labels = [["x" * 1000, 10]] * 50
+    found = parse_answer(200, {"X-Release": "r" * 1000}, json.dumps({"result": [[labels]]}).encode(), 0.1)
+    assert found.predictions == (("x" * 200, 0.1),) * 5
+    assert found.release == "r" * 200
+    for body in (b"x" * 5000, json.dumps({"detail": "x" * 5000}).encode()):
+        with pytest.raises(Retryable) as raised:
+            parse_answer(500, {}, body, 0.1)
+        assert str(raised.value) == "/score answered 500: " + "x" * 500
+
+
 def test_a_reply_without_the_headers_has_empty_words_for_them() -> None:
     assert parse_version({}) == Version("", "", "", "")
 
@@ -43,6 +54,11 @@ def test_a_question_is_a_json_array_of_base64() -> None:
         (200, {}, b'{"result": []}', 'unknown shape: {"result": []}', None),
         (200, {}, b'{"result": [[[["daisy", "much"]]]]}', "unknown shape", None),
         (200, {}, b'{"result": [[[3]]]}', "unknown shape", None),
+        (200, {}, b'{"result": [[{"daisy": 3}]]}', "unknown shape", None),
+        (200, {}, b'{"result": [[[["daisy", NaN]]]]}', "unknown shape", None),
+        (200, {}, b'{"result": [[[["daisy", 1e999]]]]}', "unknown shape", None),
+        (200, {}, b"[" * 100_000, "unknown shape", None),
+        (500, {}, b"[" * 100_000, "answered 500: [[[", None),
     ],
 )
 def test_anything_else_is_told_with_what_was_said(

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from kubernetes.client import Configuration
 
+from shipmate.core.answers import LONGEST_REPLY
 from shipmate.edge.cluster import AKS_SCOPE, Cluster, aks_configuration
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 
@@ -65,9 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.send_response(self.server.status)
-        for name, value in self.server.extra.items():
+        for name, value in ({"Content-Length": str(len(self.server.body))} | self.server.extra).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
 
@@ -205,6 +207,23 @@ def test_a_pod_that_cannot_be_asked_is_not_a_pod_that_says_no(server: Server, cl
     assert cluster.ask_pod("n", "p", 8000, "GET", "/readyz")[2] == b"[1]"
 
 
+def test_a_pods_reply_is_read_up_to_a_limit(server: Server, cluster: Cluster) -> None:
+    server.body = b"x" * LONGEST_REPLY
+    for _ in range(2):
+        assert cluster.ask_pod("n", "p", 8000, "POST", "/score", b"?")[2] == server.body
+    server.body += b"x"
+    with pytest.raises(Retryable, match=r"POST /score of pod n/p has a reply of more than 1 MiB"):
+        cluster.ask_pod("n", "p", 8000, "POST", "/score", b"?")
+    server.body = b"fine"
+    assert cluster.ask_pod("n", "p", 8000, "GET", "/")[2] == b"fine"
+
+
+def test_a_pods_reply_that_breaks_off_is_asked_for_again(server: Server, cluster: Cluster) -> None:
+    server.body, server.extra = b"half", {"Content-Length": "8"}
+    with pytest.raises(Retryable, match=r"got no reply"):
+        cluster.ask_pod("n", "p", 8000, "GET", "/")
+
+
 def test_names_cannot_leave_their_place_in_a_path(server: Server, cluster: Cluster) -> None:
     server.say(404, "no")
     with pytest.raises(NotFound):
@@ -227,6 +246,16 @@ def test_a_kubeconfig_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
     setting = kubeconfig(tmp_path, "http://127.0.0.1:9").replace("#here", "#there")
     with pytest.raises(Invalid, match=r"cannot be used with context 'there'"):
         Cluster.connect(setting, registry="r")
+
+
+def test_a_kubeconfig_may_be_at_home(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubeconfig(tmp_path, server.url)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    server.body = b'{"items": []}'
+    with connected("kubeconfig:~/kubeconfig#here") as cluster:
+        assert cluster.pods("n", "a=b") == ()
+    with pytest.raises(Invalid, match=r"SHIPMATE_CLUSTER names ~nobody-here/x, and there is no such home directory"):
+        Cluster.connect("kubeconfig:~nobody-here/x", registry="r")
 
 
 def test_outside_a_pod_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +312,7 @@ def test_aks_is_reached_with_a_token_of_our_own_that_is_renewed_in_time(server: 
     assert found.ca_cert_data == "-----BEGIN CERTIFICATE-----"
     assert credential.granted == ["https://management.azure.com/.default", AKS_SCOPE]
 
-    cluster = Cluster(found, registry="r")
+    cluster = Cluster(lambda: found, registry="r")
     server.body = b'{"items": []}'
     for now, token in [(3299.0, "token-2"), (3301.0, "token-3"), (3302.0, "token-3")]:
         credential.now = now
@@ -296,7 +325,7 @@ def test_aks_is_reached_with_a_token_of_our_own_that_is_renewed_in_time(server: 
     ("status", "error", "words"),
     [
         (403, NotAllowed, "give the identity the role Azure Kubernetes Service Cluster User Role"),
-        (404, NotFound, "correct SHIPMATE_CLUSTER"),
+        (404, Invalid, "correct SHIPMATE_CLUSTER"),
         (400, Invalid, "answered 400 about"),
         (429, Retryable, "answered 429 about"),
         (503, Retryable, "answered 503 about"),
@@ -318,6 +347,74 @@ def test_credentials_of_another_shape_are_refused(server: Server, body: bytes) -
     server.body = body
     with pytest.raises(Invalid, match="gave no usable credentials of"):
         aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url)
+
+
+class NoIdentity:
+    """Gives a token for nothing but some scopes."""
+
+    def __init__(self, error: Exception, *good: str) -> None:
+        self.error, self.good = error, good
+
+    def get_token(self, *scopes: str) -> GrantedToken:
+        if scopes[0] not in self.good:
+            raise self.error
+        return GrantedToken("token", 0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "words"),
+    [
+        (
+            ClientAuthenticationError("no managed identity"),
+            NotAllowed,
+            "gives Shipmate no token for the cluster: no man",
+        ),
+        (ServiceRequestError("no route"), Retryable, "Azure gave no token for the cluster: no route"),
+        (ConnectionResetError("reset"), Retryable, "Azure gave no token for the cluster: reset"),
+    ],
+)
+def test_no_token_is_an_error_with_the_next_move(
+    server: Server, trouble: Exception, error: type[ShipmateError], words: str
+) -> None:
+    server.body = user_credentials(server.url)
+    arm = "https://management.azure.com/.default"
+    for credential in (NoIdentity(trouble), NoIdentity(trouble, arm)):
+        with pytest.raises(error, match=words):
+            aks_configuration(RESOURCE, credential, resource_manager=server.url)
+    credential = NoIdentity(trouble, arm, AKS_SCOPE)
+    found = aks_configuration(RESOURCE, credential, resource_manager=server.url)
+    cluster = Cluster(lambda: found, registry="r")
+    credential.good = ()
+    with pytest.raises(error, match=words):
+        cluster.deployment("n", "d")
+    cluster.close()
+
+
+def test_an_aks_cluster_is_looked_for_at_its_first_use_and_again_if_that_failed(server: Server) -> None:
+    looked: list[str] = []
+
+    def find() -> Configuration:
+        looked.append(server.url)
+        return aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url)
+
+    cluster = Cluster(find, registry="r")
+    assert looked == []
+    server.status = 503
+    for _ in range(2):
+        with pytest.raises(Retryable, match="Azure Resource Manager answered 503"):
+            cluster.deployment("n", "d")
+    server.status, server.body = 200, user_credentials(server.url)
+    with pytest.raises(KeyError):
+        cluster.deployment("n", "d")  # what answers is no Deployment, but it was asked for
+    assert server.calls[-1].path == "/apis/apps/v1/namespaces/n/deployments/d"
+    assert len(looked) == 3
+    cluster.close()
+
+
+def test_an_aks_cluster_that_was_never_used_is_closed() -> None:
+    cluster = Cluster.connect(f"aks:{RESOURCE}", registry="r", credential=FakeCredential())
+    assert cluster.registry == "r"
+    cluster.close()
 
 
 def test_an_azure_resource_manager_that_is_away_is_retried() -> None:

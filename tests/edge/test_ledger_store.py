@@ -70,7 +70,6 @@ def storage(azurite: Cloud) -> Iterator[Storage]:
     with ExitStack() as stack:
         front = stack.enter_context(proxy(azurite.blob_port))
         storage = Storage(azurite, front, f"ledger-{uuid4().hex}", stack)
-        storage.store().create_container()
         yield storage
 
 
@@ -268,6 +267,15 @@ class BreaksTls(RequestsTransport):  # type: ignore[misc] # the SDK hides its ty
         return reply
 
 
+class MayNotCreateContainers(RequestsTransport):  # type: ignore[misc] # likewise
+    """Answers as Azure does where an identity has rights on the container alone."""
+
+    def send(self, request: Any, **kwargs: Any) -> Any:
+        if request.method == "PUT" and "restype=container" in request.url:
+            request.headers["Authorization"] = "SharedKey devstoreaccount1:d3Jvbmc="
+        return super().send(request, **kwargs)
+
+
 def test_a_tls_connection_that_broke_behind_an_append_is_looked_into(storage: Storage) -> None:
     store = storage.store(transport=BreaksTls())
     assert write(store, "a").state.length == 1
@@ -288,8 +296,6 @@ def test_nobody_listens(storage: Storage) -> None:
     ):
         with pytest.raises(Retryable, match=words):
             attempt()
-    with pytest.raises(Retryable, match="storage did not serve the ledger of its container"):
-        store.create_container()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +304,6 @@ def test_nobody_listens(storage: Storage) -> None:
         pytest.param(lambda store, reading: store.read("vision"), id="read"),
         pytest.param(lambda store, reading: list(store.history("vision")), id="history"),
         pytest.param(lambda store, reading: store.append("vision", reading, [entry("b")]), id="append"),
-        pytest.param(lambda store, reading: store.create_container(), id="create_container"),
     ],
 )
 def test_a_wrong_key_is_told_with_the_way_out(
@@ -326,18 +331,43 @@ def test_a_missing_identity_is_told_with_the_way_out(storage: Storage) -> None:
         LedgerStore(service, "ledger").read("vision")
 
 
-def test_a_container_is_created_once(storage: Storage) -> None:
-    storage.store().create_container()
-    storage.store().create_container()
-
-
-def test_a_container_that_is_not_there(storage: Storage) -> None:
-    storage.container = f"none-{uuid4().hex}"
+def test_a_ledger_without_its_container_is_empty_until_something_is_written(storage: Storage) -> None:
     store = storage.store()
+    assert store.read("vision") == Reading(State())
+    assert list(store.history("vision")) == []
+    assert not storage.blobs.exists()
+    write(store, "a")
+    write(storage.store(), "b")
+    assert ids(store) == ["a", "b"]
+
+
+def test_two_writers_create_the_container_at_once(storage: Storage) -> None:
+    one, other = storage.store(), storage.store()
+    reading = other.read("vision")
+    storage.front.on_next("PUT /devstoreaccount1/" + storage.container + "?restype=container", lambda: write(one, "a"))
+    with pytest.raises(Conflict):
+        other.append("vision", reading, [entry("b")])
+    assert ids(one) == ["a"]
+
+
+def test_a_container_that_went_away_is_made_again(storage: Storage) -> None:
+    store = storage.store()
+    reading = write(store, "a")
+    storage.blobs.delete_container()
     with pytest.raises(Retryable, match="container does not exist"):
-        store.read("vision")
-    with pytest.raises(Retryable, match="container does not exist"):
-        store.append("vision", Reading(State()), [entry("a")])
+        store.append("vision", reading, [entry("b")])
+    assert store.read("vision") == Reading(State())
+    write(store, "c")
+    assert ids(store) == ["c"]
+
+
+def test_an_identity_that_may_not_create_the_container_is_told_what_to_do(storage: Storage) -> None:
+    store = storage.store(transport=MayNotCreateContainers())
+    words = rf"there is no container '{storage.container}' for the ledgers, .* may not create it: create it, and give"
+    with pytest.raises(NotAllowed, match=words):
+        store.append("vision", store.read("vision"), [entry("a")])
+    storage.blobs.create_container()
+    assert write(store, "a").state.length == 1
 
 
 def test_a_ledger_that_was_wiped_is_begun_anew_by_a_store_that_knew_it(storage: Storage) -> None:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from shipmate.core.answers import Version
+from shipmate.core.answers import LONGEST_REPLY, Version
 from shipmate.edge.probe import Door
 from shipmate.errors import Retryable
 from shipmate.ports import Door as DoorPort
@@ -30,7 +30,9 @@ class App(BaseHTTPRequestHandler):
         mood = self.path.split("/")[1]
         if mood == "slow":
             time.sleep(1)
-        if mood == "down":
+        if mood == "flood":
+            self.answer(200, b"x" * (LONGEST_REPLY + 1))
+        elif mood == "down":
             self.answer(503, json.dumps({"detail": "no model yet"}).encode())
         elif self.headers["Content-Type"] != "application/json":
             self.answer(415, b"")
@@ -40,6 +42,9 @@ class App(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"result": [labels, "Computed in 3 ms"]}).encode())
 
     def do_GET(self) -> None:
+        if "flood" in self.path:
+            self.answer(200, b"x" * (LONGEST_REPLY + 1))
+            return
         self.answer(503 if "down" in self.path else 200, b"starting" if "down" in self.path else b"1.22.0")
 
     def answer(self, status: int, body: bytes) -> None:
@@ -121,3 +126,10 @@ def test_a_door_that_is_shut_is_retried() -> None:
 def test_the_machines_proxy_settings_are_not_for_the_door(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     assert Door().version(url).release == "r-4"
+
+
+def test_a_reply_that_does_not_end_is_not_read_to_its_end(url: str) -> None:
+    with pytest.raises(Retryable, match=r"/flood/score has a reply of more than 1 MiB; it should be the app contract"):
+        Door().ask(f"{url}/flood", PHOTO)
+    with pytest.raises(Retryable, match=r"/flood/version has a reply of more than 1 MiB"):
+        Door().version(f"{url}/flood")

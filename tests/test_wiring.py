@@ -1,0 +1,94 @@
+"""Settings in, real ports out: nothing is asked for before it is needed."""
+
+import socket
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import yaml
+
+from localcloud.config import Cloud
+from shipmate.core.intake import Sources
+from shipmate.edge.blobs import BlobModels
+from shipmate.edge.clock import SystemClock
+from shipmate.edge.cluster import Cluster
+from shipmate.edge.ledger_store import LedgerStore
+from shipmate.edge.probe import Door
+from shipmate.edge.queue import StorageQueue
+from shipmate.edge.registry import Registry
+from shipmate.errors import Invalid
+from shipmate.settings import read_settings
+from shipmate.wiring import compose
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "targets.yaml"
+CLOUD = Cloud("test")
+
+
+def local(folder: Path) -> dict[str, str]:
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {"token": "t"}}],
+                "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    return {
+        "SHIPMATE_STORAGE": CLOUD.connection_string,
+        "SHIPMATE_REGISTRY": f"http://{CLOUD.registry}",
+        "SHIPMATE_CLUSTER": f"kubeconfig:{kubeconfig}#here",
+        "SHIPMATE_TARGETS": str(EXAMPLE),
+    }
+
+
+def azure(_: Path) -> dict[str, str]:
+    return {
+        "SHIPMATE_STORAGE": "https://modelstore.blob.core.windows.net",
+        "SHIPMATE_REGISTRY": "teamreg.azurecr.io",
+        "SHIPMATE_CLUSTER": "aks:/subscriptions/0/resourceGroups/g/providers/x/managedClusters/c",
+        "SHIPMATE_TARGETS": str(EXAMPLE),
+        "AzureWebJobsStorage__accountName": "funcstore",
+    }
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **_: Any) -> NoReturn:
+        raise AssertionError(f"the network was used at composition: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("settings", "sources", "registry"),
+    [
+        pytest.param(local, Sources("devstoreaccount1", "local"), CLOUD.registry, id="local"),
+        pytest.param(azure, Sources("modelstore", "teamreg"), "teamreg.azurecr.io", id="Azure"),
+    ],
+)
+def test_a_pipeline_is_composed_without_asking_anybody(
+    settings: Any, sources: Sources, registry: str, tmp_path: Path
+) -> None:
+    pipeline = compose(read_settings(settings(tmp_path)))
+    assert list(pipeline.targets) == ["vision"]
+    assert pipeline.sources == sources
+    assert isinstance(pipeline.ledgers, LedgerStore)
+    assert isinstance(pipeline.queue, StorageQueue)
+    context = pipeline.context
+    assert isinstance(context.registry, Registry)
+    assert isinstance(context.models, BlobModels)
+    assert isinstance(context.cluster, Cluster)
+    assert isinstance(context.door, Door)
+    assert isinstance(context.clock, SystemClock)
+    assert (context.registry.name, context.cluster.registry) == (registry, registry)
+    context.cluster.close()
+    context.registry.close()
+
+
+def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="names no cluster: expected kubeconfig:"):
+        compose(read_settings({**local(tmp_path), "SHIPMATE_CLUSTER": "aks:"}))
