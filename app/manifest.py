@@ -1,11 +1,13 @@
 """The manifest that travels with a model, parsed once into typed values.
 
 The same file is what the publisher uploads last and what its digest is taken of. A folder that holds one `.onnx` file
-and no manifest is a model too (a single file): its digest is the file's own.
+and no manifest is a model too (a single file): its digest is the file's own. So is that of a manifest that says no
+more than such a folder: the publisher's tool did not write it.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +16,7 @@ from app import CONTRACT
 from app.images import RESAMPLING, Preparation
 
 NAME = "manifest.json"
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 class NoModel(Exception):
@@ -76,7 +79,7 @@ def read(folder: Path) -> Manifest:
     if contract != CONTRACT:
         raise BrokenModel(f"{NAME}: the model needs app contract {contract}, this app speaks {CONTRACT}")
     try:
-        return _parse(document, "sha256:" + hashlib.sha256(data).hexdigest())
+        return _parse(document, data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise BrokenModel(f"{NAME}: {what}") from error
@@ -98,18 +101,17 @@ def _single_file(folder: Path) -> Manifest:
     )
 
 
-def _parse(document: dict[str, Any], digest: str) -> Manifest:
+def _parse(document: dict[str, Any], data: bytes) -> Manifest:
     files = tuple(File(_inside(entry["path"]), int(entry["size"]), str(entry["sha256"])) for entry in document["files"])
     listed = {entry.path for entry in files}
     manifest = Manifest(
-        name=str(document["name"]),
-        version=str(document["version"]),
-        # a store that publishes single files writes the manifest itself and says there what the publisher's digest is
-        digest=str(document.get("digest", digest)),
+        name=_plain(document, "name"),
+        version=_plain(document, "version"),
+        digest=digest_of(document, data),
         model=str(document["model"]),
         files=files,
         labels=document.get("labels"),
-        preparation=_preparation(document["input"]) if "input" in document else None,
+        preparation=_preparation(document["input"]) if document.get("input") is not None else None,
         golden=tuple(_golden(entry) for entry in document.get("golden", ())),
     )
     for path in (manifest.model, manifest.labels, *(question.file for question in manifest.golden)):
@@ -118,6 +120,26 @@ def _parse(document: dict[str, Any], digest: str) -> Manifest:
     if not manifest.model.endswith(".onnx"):
         raise ValueError(f"the model is {manifest.model}: only ONNX files are loaded")
     return manifest
+
+
+def digest_of(document: dict[str, Any], data: bytes) -> str:
+    """Return a model's identity: the sha256 of its manifest's bytes, or of its file if there is nothing but that file.
+
+    What the manifest itself may say about it counts for nothing. Whoever releases models has the same rule.
+    """
+    files = document["files"]
+    if len(files) == 1 and not (document.get("labels") or document.get("input") or document.get("golden")):
+        return f"sha256:{files[0]['sha256']}"
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _plain(document: dict[str, Any], key: str) -> str:
+    text = str(document[key])
+    if not PLAIN.fullmatch(text):
+        raise ValueError(
+            f'"{key}" is {text[:200]!r}: it goes into a header, and should have 1 to 100 of A-Z a-z 0-9 . _ + -'
+        )
+    return text
 
 
 def _inside(path: str) -> str:

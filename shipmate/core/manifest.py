@@ -5,6 +5,7 @@ manifest is read by the stages plan (digest, contract), build (files) and gate (
 version of Shipmate does not know are left alone, so that newer publishers may add some.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shipmate.core.refs import Digest, digest_of
+from shipmate.core.refs import Digest, digest_of, parse_digest
 from shipmate.errors import Rejected
 
 MANIFEST_NAME = "manifest.json"
@@ -22,6 +23,10 @@ SCHEMA = 1
 MOST_FILES = 1000
 LARGEST_FILE = 190 << 30
 """In bytes: one layer holds the file, and Azure Container Registry takes layers up to 200 GiB."""
+MOST_GOLDEN = 100
+MOST_GOLDEN_BYTES = 64 << 20
+"""Of all golden photos together: the app asks itself about each before it is ready, the gate again."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # goes into headers, labels, logs and the ledger
 _LONGEST_COMPONENT = 255  # NAME_MAX of Linux file systems, in bytes
 _LONGEST_PATH = 1024  # leaves room below PATH_MAX for where the image is unpacked
 
@@ -69,8 +74,8 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     """The JSON document, as published."""
 
     schema: int
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    version: Annotated[str, Meta(min_length=1, max_length=128)]
+    name: str
+    version: str
     contract: Annotated[str, Meta(min_length=1, max_length=32)]
     files: tuple[ModelFile, ...]
     model: str
@@ -81,7 +86,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelManifest(_Document, frozen=True, kw_only=True):
-    """A model version's manifest, checked, with the bytes it was read from and their digest: the model's identity."""
+    """A model version's manifest, checked, with the bytes it was read from and the model's identity (`digest`)."""
 
     data: bytes
     digest: Digest
@@ -89,18 +94,20 @@ class ModelManifest(_Document, frozen=True, kw_only=True):
 
 class _Head(msgspec.Struct, frozen=True):
     schema: int
+    digest: object = msgspec.UNSET
 
 
 def parse_manifest(data: bytes) -> ModelManifest:
     """Return the manifest that some bytes hold.
 
-    Raises Rejected: ManifestUnreadable, ManifestUnknownSchema, FileTooMany, FileTooLarge, UnsafeFileName,
-    MissingModelFile, ModelNotOnnx.
+    Raises Rejected: ManifestUnreadable, ManifestUnknownSchema, ManifestNamesDigest, UnsafeModelName, FileTooMany,
+    FileTooLarge, UnsafeFileName, MissingModelFile, ModelNotOnnx, GoldenTooMany, GoldenPhotosTooLarge.
     """
     if len(data) > MANIFEST_LIMIT:
         raise Rejected("ManifestUnreadable", f"{MANIFEST_NAME} is larger than 1 MiB; list fewer files in it")
     try:
-        schema = msgspec.json.decode(data, type=_Head).schema
+        head = msgspec.json.decode(data, type=_Head)
+        schema = head.schema
         if schema != SCHEMA:
             raise Rejected(
                 "ManifestUnknownSchema",
@@ -112,9 +119,29 @@ def parse_manifest(data: bytes) -> ModelManifest:
         raise Rejected(
             "ManifestUnreadable", f"{MANIFEST_NAME} cannot be read: {error}; correct it, publish again"
         ) from (error)
+    if head.digest is not msgspec.UNSET:
+        raise Rejected(
+            "ManifestNamesDigest",
+            f'{MANIFEST_NAME} has a key "digest", and a model\'s digest is computed from what was published: remove it',
+        )
+    _check_name("name", document.name)
+    _check_name("version", document.version)
     _check_files(document.files)
     _check_mentions(document)
-    return ModelManifest(**msgspec.structs.asdict(document), data=data, digest=digest_of(data))
+    _check_golden(document)
+    return ModelManifest(**msgspec.structs.asdict(document), data=data, digest=_digest(document, data))
+
+
+def _digest(document: _Document, data: bytes) -> Digest:
+    """Return a model's identity: the digest of its manifest's bytes.
+
+    A manifest that says nothing but which one file is the model stands for that file: as `single_file_manifest` makes
+    it, it is written by Shipmate and not by the publisher, so the identity is the file's own. The scoring application
+    has the same rule (`digest_of` in `app.manifest`).
+    """
+    if len(document.files) == 1 and not (document.labels or document.input or document.golden):
+        return parse_digest(f"sha256:{document.files[0].sha256}")
+    return digest_of(data)
 
 
 def single_file_manifest(name: str, version: str, *, file: str, size: int, sha256: str, contract: str) -> ModelManifest:
@@ -132,6 +159,31 @@ def single_file_manifest(name: str, version: str, *, file: str, size: int, sha25
     )
     known = {key: value for key, value in msgspec.structs.asdict(document).items() if value not in (None, ())}
     return parse_manifest(msgspec.json.encode(known, order="sorted"))
+
+
+def _check_name(key: str, text: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise Rejected(
+            "UnsafeModelName",
+            f'{MANIFEST_NAME} says "{key}": {text[:200]!r}; it should have 1 to 100 letters, digits, dots, dashes, '
+            "underscores and plus signs, and begin with a letter or digit",
+        )
+
+
+def _check_golden(document: _Document) -> None:
+    if len(document.golden) > MOST_GOLDEN:
+        raise Rejected(
+            "GoldenTooMany",
+            f"{MANIFEST_NAME} has {len(document.golden)} golden questions, at most {MOST_GOLDEN} are asked: "
+            "keep those that tell models apart",
+        )
+    asked = {question.file for question in document.golden}
+    size = sum(file.size for file in document.files if file.path in asked)
+    if size > MOST_GOLDEN_BYTES:
+        raise Rejected(
+            "GoldenPhotosTooLarge",
+            f"the golden photos have {size} bytes in all, at most {MOST_GOLDEN_BYTES} are taken: make them smaller",
+        )
 
 
 def _check_files(files: tuple[ModelFile, ...]) -> None:

@@ -46,10 +46,13 @@ def test_a_single_file_of_any_size_is_asked_at_224(tmp_path: Path) -> None:
 
 
 def test_a_manifest_without_labels_golden_and_input(tmp_path: Path) -> None:
-    digest = "sha256:" + "a" * 64
-    loaded = load(tiny_folder(tmp_path, labels=None, input=None, digest=digest))
+    loaded = load(tiny_folder(tmp_path, labels=None, input=None))
     assert loaded.labels[3] == "class 3"
-    assert loaded.manifest.digest == digest
+
+
+def test_what_a_manifest_says_of_its_own_digest_counts_for_nothing(tmp_path: Path) -> None:
+    loaded = load(tiny_folder(tmp_path, digest="sha256:" + "a" * 64))
+    assert loaded.manifest.digest == "sha256:" + hashlib.sha256((tmp_path / "manifest.json").read_bytes()).hexdigest()
 
 
 def test_probabilities_are_left_alone_and_scores_are_not() -> None:
@@ -69,6 +72,8 @@ BAD_MANIFESTS: list[Any] = [
     pytest.param({"schema": 2}, '"schema" should be 1', id="schema"),
     pytest.param({"contract": "9"}, "the model needs app contract 9, this app speaks 1", id="contract"),
     pytest.param({"name": None}, "'name' is missing", id="no-name"),
+    pytest.param({"version": "7\r\nX-Release: r-9"}, '"version" is \'7\\r\\nX-', id="a-header-in-the-version"),
+    pytest.param({"name": "tiny\n"}, "should have 1 to 100 of A-Z a-z 0-9 . _ + -", id="a-line-break-in-the-name"),
     pytest.param({"model": "other.onnx"}, 'other.onnx is used but not listed in "files"', id="unlisted-model"),
     pytest.param({"labels": "other.txt"}, 'other.txt is used but not listed in "files"', id="unlisted-labels"),
     pytest.param({"model": "labels.txt"}, "the model is labels.txt: only ONNX files are loaded", id="no-onnx"),

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import manifest as app_manifest
 from shipmate.core.manifest import MANIFEST_LIMIT, parse_manifest, single_file_manifest, unsafe_name
 from shipmate.errors import Rejected
 from tests.fakes.model_folders import HEX, document, encoded
@@ -15,6 +18,14 @@ from tests.fakes.model_folders import HEX, document, encoded
 
 def named(*paths: str) -> bytes:
     return encoded(files=[*document()["files"], *({"path": path, "size": 1, "sha256": HEX} for path in paths)])
+
+
+def photos(count: int, size: int) -> bytes:
+    """Return a manifest with golden photos of so many bytes each."""
+    paths = [f"golden/{number}.jpg" for number in range(count)]
+    files = [{"path": path, "size": size, "sha256": HEX} for path in paths]
+    golden = [{"file": path, "expected": "x"} for path in paths]
+    return encoded(files=[*document()["files"], *files], golden=golden)
 
 
 def test_a_manifest_is_read_and_its_digest_is_that_of_its_bytes() -> None:
@@ -30,7 +41,7 @@ def test_a_manifest_is_read_and_its_digest_is_that_of_its_bytes() -> None:
 
 
 def test_what_newer_publishers_add_is_left_alone() -> None:
-    manifest = parse_manifest(encoded(signature="…", data="x", digest="x"))
+    manifest = parse_manifest(encoded(signature="…", data="x"))
     assert manifest.name == "efficientnet-lite"
 
 
@@ -55,6 +66,24 @@ def test_only_the_needed_keys_are_needed() -> None:
         pytest.param(
             encoded(files=[{"path": "a", "size": 1, "sha256": "A" * 64}]), "ManifestUnreadable", "sha256", id="not hex"
         ),
+        pytest.param(
+            encoded(digest="sha256:" + "b" * 64), "ManifestNamesDigest", 'has a key "digest"', id="says who it is"
+        ),
+        pytest.param(encoded(digest=None), "ManifestNamesDigest", "remove it", id="says that it is nobody"),
+        pytest.param(encoded(name=""), "UnsafeModelName", "\"name\": ''", id="no name"),
+        pytest.param(encoded(name="a/b"), "UnsafeModelName", "1 to 100 letters, digits, dots", id="a path"),
+        pytest.param(encoded(version="1\nX-Evil: 1"), "UnsafeModelName", '"version": \'1\\n', id="a line break"),
+        pytest.param(encoded(version="1.0\n"), "UnsafeModelName", '"version"', id="a line break at the end"),
+        pytest.param(encoded(version="é"), "UnsafeModelName", '"version"', id="no ASCII"),
+        pytest.param(encoded(version="x" * 101), "UnsafeModelName", '"version"', id="a long version"),
+        pytest.param(encoded(version=".."), "UnsafeModelName", "begin with a letter or digit", id="dots"),
+        pytest.param(
+            encoded(golden=[{"file": "golden/flower.jpg", "expected": "x"}] * 101),
+            "GoldenTooMany",
+            "101 golden questions, at most 100",
+            id="many questions",
+        ),
+        pytest.param(photos(2, (32 << 20) + 1), "GoldenPhotosTooLarge", "at most 67108864", id="large photos"),
         pytest.param(encoded(schema=2), "ManifestUnknownSchema", "reads schema 1", id="a later schema"),
         pytest.param(
             named(*(f"f{number}" for number in range(1000))), "FileTooMany", "lists 1003 files, at most 1000", id="many"
@@ -92,6 +121,57 @@ def test_a_refusal_has_a_reason_and_says_what_to_do(data: bytes, reason: str, wo
         parse_manifest(data)
     assert caught.value.reason == reason
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1", "2026.11.23-rc_1+cpu", "x" * 100])
+def test_plain_names_and_versions(text: str) -> None:
+    manifest = parse_manifest(encoded(name=text, version=text))
+    assert (manifest.name, manifest.version) == (text, text)
+
+
+def test_as_many_golden_questions_as_fit() -> None:
+    assert len(parse_manifest(photos(2, 32 << 20)).golden) == 2
+    often = [{"file": "golden/flower.jpg", "expected": "x"}] * 100
+    large = [{"path": "model.onnx", "size": 1, "sha256": HEX}, {"path": "golden/flower.jpg", "size": 64 << 20}]
+    large[1]["sha256"] = HEX
+    assert len(parse_manifest(encoded(files=large, golden=often, labels=None)).golden) == 100
+
+
+def single(**changes: Any) -> bytes:
+    """Return a manifest that says nothing but which file is the model, with some keys changed."""
+    document = {"schema": 1, "name": "lite", "version": "7", "contract": "1", "model": "model.onnx"}
+    return json.dumps(document | {"files": [{"path": "model.onnx", "size": 5, "sha256": HEX}]} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(), id="a folder"),
+        pytest.param(encoded(labels=None, golden=[], input=None), id="files alone"),
+        pytest.param(single(), id="a single file"),
+        pytest.param(single(labels=None, golden=[], input=None, licence="MIT"), id="a single file, with empty keys"),
+        pytest.param(single(labels="model.onnx"), id="a single file that is its own labels"),
+        pytest.param(
+            single(golden=[{"file": "model.onnx", "expected": "x"}]), id="a single file that is its own photograph"
+        ),
+        pytest.param(single(input={"name": "input", "size": 224}), id="a single file that says how it is asked"),
+        pytest.param(
+            single_file_manifest("lite", "7", file="m.onnx", size=5, sha256=HEX, contract="1").data, id="made for one"
+        ),
+    ],
+)
+def test_the_app_computes_the_same_digest(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(data)
+    assert app_manifest.read(tmp_path).digest == parse_manifest(data).digest
+
+
+def test_a_single_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"bytes")
+    sha256 = hashlib.sha256(b"bytes").hexdigest()
+    made = single_file_manifest("lite", "7", file="model.onnx", size=5, sha256=sha256, contract="1")
+    assert made.digest == app_manifest.read(tmp_path).digest == f"sha256:{sha256}"
+    assert parse_manifest(encoded()).digest == "sha256:" + hashlib.sha256(encoded()).hexdigest()
 
 
 def test_the_manifest_of_a_single_file_is_the_same_every_time() -> None:
