@@ -16,7 +16,7 @@ from azure.identity import DefaultAzureCredential
 
 from shipmate.core.image import INDEXES, MANIFESTS, Descriptor
 from shipmate.core.refs import Digest, digest_of, parse_digest, parse_repository, parse_tag
-from shipmate.edge.registry_auth import Anonymous
+from shipmate.edge.registry_auth import AZURE_REGISTRIES, Anonymous
 from shipmate.edge.registry_http import Credentials, RegistryHttp, Reply
 from shipmate.edge.registry_upload import PIECE_SIZE, Upload
 from shipmate.errors import Rejected, Retryable
@@ -43,7 +43,7 @@ class Registry:
 
     def __init__(self, url: str, credentials: Credentials | None = None) -> None:
         if credentials is None:
-            credentials = DefaultAzureCredential() if url.endswith(".azurecr.io") else Anonymous()
+            credentials = DefaultAzureCredential() if url.endswith(AZURE_REGISTRIES) else Anonymous()
         self._http = RegistryHttp(url, credentials)
 
     @property

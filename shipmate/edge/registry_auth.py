@@ -25,6 +25,10 @@ _SHORTEST_LIFE = 60.0
 """Seconds a token lasts that does not say how long (the token specification's default)."""
 
 
+AZURE_REGISTRIES = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
+"""What the login servers of Azure Container Registry end with, in each of Azure's clouds."""
+
+
 class Anonymous(msgspec.Struct, frozen=True, tag=True):
     """No credentials: for registries that ask for none, or hand out tokens to everybody."""
 
@@ -42,6 +46,10 @@ class Password(msgspec.Struct, frozen=True, tag=True):
 
     def __repr__(self) -> str:
         return f"Password({self.username!r}, …)"
+
+
+class _Refused(NotAllowed):
+    """A token endpoint answered 401."""
 
 
 class Challenge(msgspec.Struct, frozen=True):
@@ -111,17 +119,17 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._tokens: dict[frozenset[str], _Token] = {}
         self._refresh: _Token | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for no longer than it takes to look something up
+        self._fetching: dict[frozenset[str], threading.Lock] = {}  # held while these scopes' token is asked for
+        self._exchanging = threading.Lock()
 
     def header(self, scopes: frozenset[str]) -> str | None:
         """Return what to send with a request that needs these scopes; None before the registry asked for anything.
 
         Raises NotAllowed, Retryable.
         """
-        with self._lock:
-            if self._challenge is None:
-                return None
-            return self._answer(self._challenge, scopes)
+        challenge = self._challenge
+        return None if challenge is None else self._answer(challenge, scopes)
 
     def challenged(self, response: httpx.Response, scopes: frozenset[str], sent: str | None) -> str:
         """Return what to send instead, after a request with `sent` was answered 401.
@@ -135,7 +143,7 @@ class Authorizer:
             known = self._tokens.get(scopes)
             if known is not None and f"Bearer {known.text}" == sent:
                 del self._tokens[scopes]
-            header = self._answer(challenge, scopes, asked)
+        header = self._answer(challenge, scopes, asked)
         if header == sent:
             raise NotAllowed(f"{self._base.host} refused the credentials: {_said(response)}")
         return header
@@ -152,10 +160,14 @@ class Authorizer:
             if not isinstance(self._credentials, Password):
                 raise NotAllowed(f"{self._base.host} wants a user name and a password, and none are configured")
             return self._credentials.header
-        token = self._tokens.get(scopes)
-        if token is None or not token.lasts:
-            token = self._fetch(challenge.parameters, scopes | asked)
-            self._tokens[scopes] = token
+        with self._lock:
+            turn = self._fetching.setdefault(scopes, threading.Lock())
+        with turn:
+            token = self._tokens.get(scopes)
+            if token is None or not token.lasts:
+                token = self._fetch(challenge.parameters, scopes | asked)
+                with self._lock:
+                    self._tokens[scopes] = token
         return f"Bearer {token.text}"
 
     def _fetch(self, parameters: Mapping[str, str], scopes: frozenset[str]) -> _Token:
@@ -167,13 +179,21 @@ class Authorizer:
             query = [*realm.params.multi_items(), ("service", service), *(("scope", one) for one in wanted)]
             address = realm.copy_with(params=query)
             return self._access_token(self._client.build_request("GET", address, headers=headers))
+        known = self._refresh
+        refresh = self._refresh_token(self._credentials, realm, service)
         form = {
             "grant_type": "refresh_token",
             "service": service,
             "scope": " ".join(wanted),
-            "refresh_token": self._refresh_token(self._credentials, realm, service),
+            "refresh_token": refresh.text,
         }
-        return self._access_token(self._client.build_request("POST", realm, data=form))
+        try:
+            return self._access_token(self._client.build_request("POST", realm, data=form))
+        except _Refused:
+            self._forget(refresh)
+            if refresh is not known:
+                raise
+        return self._fetch(parameters, scopes)  # it was revoked since; a new one may be good
 
     def _realm(self, parameters: Mapping[str, str]) -> httpx.URL:
         try:
@@ -184,18 +204,24 @@ class Authorizer:
             return realm
         raise NotAllowed(f"{self._base.host} sends for tokens to {str(realm)[:200]!r}, which is not https")
 
-    def _refresh_token(self, credential: TokenCredential, realm: httpx.URL, service: str) -> str:
+    def _refresh_token(self, credential: TokenCredential, realm: httpx.URL, service: str) -> _Token:
         """Return the registry's own refresh token for an Entra token.
 
         Source: "Authenticate with a registry", `POST /oauth2/exchange`, of Azure Container Registry's documentation.
         """
         if not same_origin(realm, self._base):
             raise NotAllowed(f"{self._base.host} sends for tokens to {realm.host}: an Entra token is not sent there")
-        if self._refresh is None or not self._refresh.lasts:
-            form = {"grant_type": "access_token", "service": service, "access_token": _entra_token(credential)}
-            request = self._client.build_request("POST", self._base.join("/oauth2/exchange"), data=form)
-            self._refresh = _token(request, self._ask(request).refresh_token, None)
-        return self._refresh.text
+        with self._exchanging:
+            if self._refresh is None or not self._refresh.lasts:
+                form = {"grant_type": "access_token", "service": service, "access_token": _entra_token(credential)}
+                request = self._client.build_request("POST", self._base.join("/oauth2/exchange"), data=form)
+                self._refresh = _token(request, self._ask(request).refresh_token, None)
+            return self._refresh
+
+    def _forget(self, refresh: _Token) -> None:
+        with self._exchanging:
+            if self._refresh is refresh:
+                self._refresh = None
 
     def _access_token(self, request: httpx.Request) -> _Token:
         reply = self._ask(request)
@@ -213,7 +239,8 @@ class Authorizer:
                 after_seconds=retry_after_seconds(response.headers),
             )
         if response.status_code != 200:
-            raise NotAllowed(f"{host} hands out no token to Shipmate's identity: {_said(response)}")
+            kind = _Refused if response.status_code == 401 else NotAllowed
+            raise kind(f"{host} hands out no token to Shipmate's identity: {_said(response)}")
         try:
             return msgspec.json.decode(response.content, type=_Reply)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

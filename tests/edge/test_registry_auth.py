@@ -2,7 +2,9 @@
 
 import base64
 import datetime as dt
+import json
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,7 @@ import jwt
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from azure.identity import DefaultAzureCredential
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -272,6 +275,7 @@ class AzureRegistry:
         self.url = ""
         self.forms: list[Mapping[str, str]] = []
         self.tokens = 0
+        self.refresh = "refresh"  # the one refresh token that is taken
 
     def answer(self, seen: Seen) -> Answer:
         path = seen.path.partition("?")[0]
@@ -281,7 +285,9 @@ class AzureRegistry:
             form = {key: value[0] for key, value in parse_qs(seen.body.decode()).items()}
             self.forms.append({"path": path, **form})
             if path == "/oauth2/exchange":
-                return Answer(200, b'{"refresh_token": "refresh"}')
+                return Answer(200, json.dumps({"refresh_token": self.refresh}).encode())
+            if form["refresh_token"] != self.refresh:
+                return Answer(401, b"revoked")
             self.tokens += 1
             return Answer(200, b'{"access_token": "access%d", "expires_in": 240}' % self.tokens)
         if seen.headers.get("Authorization") != f"Bearer access{self.tokens}" or not self.tokens:
@@ -319,6 +325,64 @@ def test_several_scopes_go_into_one_token(azure: AzureRegistry) -> None:
         client.get_manifest("a", "main")
         client._http._authorizer.header(frozenset({"repository:b:pull,push", "repository:a:pull"}))
     assert azure.forms[-1]["scope"] == "repository:a:pull repository:b:pull,push"
+
+
+def test_a_refresh_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> None:
+    with closing(Registry(azure.url, EntraCredential())) as client:
+        client.get_manifest("a", "main")
+        azure.refresh = "another"
+        azure.tokens += 1
+        client.get_manifest("a", "main")
+    assert [form["path"] for form in azure.forms] == [
+        f"/oauth2/{what}" for what in ("exchange", "token", "token", "exchange", "token")
+    ]
+
+
+def test_a_refresh_token_that_never_serves_is_not_kept(azure: AzureRegistry) -> None:
+    azure.changes = {"token": Answer(401, b"not you")}
+    credential = EntraCredential()
+    with closing(Registry(azure.url, credential)) as client:
+        for attempts in (1, 2):
+            with pytest.raises(NotAllowed, match="hands out no token to Shipmate's identity: 401 not you"):
+                client.get_manifest("a", "main")
+            assert len(credential.asked) == attempts
+
+
+def test_a_token_that_is_long_in_coming_holds_up_no_other(azure: AzureRegistry) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slowly(seen: Seen) -> Answer:
+        if b"slow" in seen.body:
+            asked.set()
+            go_on.wait(10)
+        return azure.answer(seen)
+
+    with answering(slowly) as (url, _), closing(Registry(url, EntraCredential())) as client:
+        azure.url = url
+        client.get_manifest("a", "main")
+        authorizer = client._http._authorizer
+        waits = threading.Thread(target=authorizer.header, args=[frozenset({"repository:slow:pull"})])
+        waits.start()
+        assert asked.wait(10)
+        assert authorizer.header(frozenset({"repository:a:pull"})) == "Bearer access1"
+        assert not go_on.is_set()
+        go_on.set()
+        waits.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://name.azurecr.io", DefaultAzureCredential),
+        ("https://name.azurecr.cn", DefaultAzureCredential),
+        ("name.azurecr.us", DefaultAzureCredential),
+        ("https://azurecr.io.example.org", Anonymous),
+        ("https://registry.example.org", Anonymous),
+    ],
+)
+def test_azures_registries_get_azures_identity(url: str, kind: type) -> None:
+    with closing(Registry(url)) as client:
+        assert isinstance(client._http._authorizer._credentials, kind)
 
 
 def test_a_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> None:
