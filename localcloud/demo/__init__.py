@@ -59,6 +59,7 @@ def _run(screen: Screen, context: str | None) -> None:
     images.ensure_wheels()
     screen.step("starting the local cloud")
     local = LocalCloud(Cloud("demo"), context)
+    local.stop()  # what an earlier run left goes on from its ledger, with the code as it is now
     local.start(targets_yaml=EXAMPLE_TARGETS.read_text())
     for part in local.status():
         screen.done(f"{part.name:<10} {part.address}")
