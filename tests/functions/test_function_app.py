@@ -1,7 +1,12 @@
 """The Function App has the triggers that it should, bound as they should be."""
 
+import ast
+import re
+from pathlib import Path
+
 import function_app
 
+ROOT = Path(__file__).parents[2]
 HTTP = {
     "targets": ("GET", "targets"),
     "target": ("GET", "targets/{target}"),
@@ -30,3 +35,19 @@ def test_exactly_these_functions_are_there() -> None:
     }
     assert found["advance"]["queueName"] == "%SHIPMATE_QUEUE%"
     assert found["sweep"]["schedule"] == "%SHIPMATE_SWEEP_SCHEDULE%"
+
+
+def test_what_azure_installs_is_what_is_imported() -> None:
+    sources = [ROOT / "function_app.py", *(ROOT / "functions").glob("*.py"), *(ROOT / "shipmate").rglob("*.py")]
+    imported: set[str] = set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source.read_text()))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    named = {line for line in lines if re.match(r"[a-zA-Z]", line)}
+    modules = {name: {"PyYAML": "yaml"}.get(name, name.replace("-", ".")) for name in named}
+    assert named - {name for name, module in modules.items() if module in imported} == {
+        "azure-functions-runtime"  # the worker itself, pinned so that what is tested is what runs
+    }

@@ -8,14 +8,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from azure.containerregistry import ContainerRegistryClient
 from azure.storage.blob import BlobServiceClient
 
 from localcloud.config import Cloud
 from localcloud.setup import ensure_crane
+from shipmate.core.image import OCI_MANIFEST
 from shipmate.core.manifest import MANIFEST_NAME, parse_manifest
-from shipmate.core.refs import Pair
+from shipmate.core.refs import Pair, digest_of
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.registry import Registry
 from shipmate.stages.graft import Grafted, ModelFolder, graft
@@ -31,6 +34,7 @@ class Made:
     """A release image that is in the registry."""
 
     def __init__(self, host: str, repository: str, app: AppImage, manifest: bytes, grafted: Grafted) -> None:
+        self.host, self.repository = host, repository
         self.reference = f"{host}/{repository}@{grafted.image}"
         self.pair = Pair(app.digest, parse_manifest(manifest).digest)
         self.tagged = f"{host}/{repository}:{self.pair.tag}"
@@ -81,6 +85,24 @@ def test_skopeo_inspects_it(made: Made) -> None:
 def test_skopeo_copies_it(made: Made, tmp_path: Path, kind: str) -> None:
     target = {"oci": f"oci:{tmp_path}/out", "dir": f"dir:{tmp_path}/out"}.get(kind, f"{kind}:{tmp_path}/out.tar:x:y")
     run("skopeo", "copy", "--insecure-policy", "--src-tls-verify=false", f"docker://{made.reference}", target)
+
+
+def test_azures_own_client_reads_it(made: Made) -> None:
+    """Its lists of tags and manifests ask an API that only Azure's registries have; manifests and blobs are OCI's."""
+    over_http: Any = {"enforce_https": False}
+    with ContainerRegistryClient(f"http://{made.host}", audience="https://containerregistry.azure.net") as client:
+        found = client.get_manifest(made.repository, made.pair.tag, **over_http)
+        assert (found.digest, found.media_type) == (made.grafted.image, OCI_MANIFEST)
+        assert found.manifest["annotations"]["dev.shipmate.pair"] == made.pair.key
+        by_digest = client.get_manifest(made.repository, made.grafted.image, **over_http)
+        assert by_digest.manifest == found.manifest
+        layer = made.grafted.layers[0]
+        data = b"".join(client.download_blob(made.repository, layer.digest, **over_http))
+    assert digest_of(data) == layer.digest
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        model = tar.extractfile("model/model.onnx")
+        assert model is not None
+        assert model.read() == FILES["model.onnx"]
 
 
 def test_crane_finds_it_valid(made: Made) -> None:
