@@ -7,6 +7,7 @@ tests end stays to be looked at until the next run. Kubernetes is shared with ot
 import fcntl
 import json
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.e2e.world import Target, World, eventually
 NAMESPACES = {"vision": "e2e-vision", "steady": "e2e-steady"}
 INSTANCES = 2
 LEASE_SECONDS = 2.0
-SETTINGS = {"SHIPMATE_SWEEP_SCHEDULE": "*/5 * * * * *", "SHIPMATE_STALLED_SECONDS": "5"}
+SETTINGS = {"SHIPMATE_SWEEP_SCHEDULE": "*/4 * * * * *", "SHIPMATE_STALLED_SECONDS": "4"}
 HERE = Path(__file__).parent
 
 
@@ -39,7 +40,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def making() -> Iterator[Executor]:
+    """Yield who makes what is published while the cloud starts."""
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="package")
+def app_images(making: Executor) -> Future[tuple[str, str]]:
+    """Return two versions of the app image, built as CI builds them."""
+    return making.submit(lambda: (images.build_app("8.0.0", "e2e"), images.build_app("8.0.1", "e2e")))
+
+
+@pytest.fixture(scope="package")
+def models(making: Executor, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Return who makes model folders; the one that most are derived from is on its way."""
+    models = Models(tmp_path_factory.mktemp("models"))
+    making.submit(models.real, "lite0", "base")
+    return models
+
+
+@pytest.fixture(scope="package")
+def world(models: Models, app_images: Future[tuple[str, str]]) -> Iterator[World]:
     """Yield the cloud, up, with nothing published yet."""
     local = LocalCloud(Cloud("e2e"))
     with _alone():
@@ -56,7 +78,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 lease_seconds=LEASE_SECONDS,
                 time_scale=0.1,
             )
-            models = Models(tmp_path_factory.mktemp("models"))
             started_with = json.loads((local.cloud.state / "functions" / "started-with.json").read_text())
             world = World(local, models, started_with[0], INSTANCES, LEASE_SECONDS)
             yield world
@@ -109,12 +130,6 @@ def _target(world: World, name: str) -> Target:
 
 
 @pytest.fixture(scope="package")
-def app_images() -> tuple[str, str]:
-    """Return two versions of the app image, built as CI builds them."""
-    return images.build_app("8.0.0", "e2e"), images.build_app("8.0.1", "e2e")
-
-
-@pytest.fixture(scope="package")
 def vision(world: World) -> Iterator[Target]:
     """Yield the target of the main job; nothing is published for it yet."""
     target = _target(world, "vision")
@@ -123,11 +138,11 @@ def vision(world: World) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="package")
-def released(world: World, app_images: tuple[str, str]) -> Iterator[Target]:
+def released(world: World, app_images: Future[tuple[str, str]]) -> Iterator[Target]:
     """Yield the target of all other tests, with its first release live. Each event for that was delivered twice."""
     target = _target(world, "steady")
     fault = world.relay.add_fault("duplicate", probability=1.0)
-    target.push(app_images[0])
+    target.push(app_images.result()[0])
     target.publish(world.models.derived("1.0"))
     target.until(1, "live")
     world.relay.wait_until_idle()

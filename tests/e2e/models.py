@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ class Models:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._one_at_a_time = threading.Lock()
 
     def real(self, which: str, version: str, *, temperature: float = 1.0) -> Path:
         """Return the folder of a version of a real model, honestly measured."""
         out = self._folder / version
-        if not out.exists():
-            models.write(which, out, version=version, temperature=temperature)
+        with self._one_at_a_time:
+            if not out.exists():
+                models.write(which, out, version=version, temperature=temperature)
         return out
 
     def derived(self, version: str, change: Callable[[Path, dict[str, Any]], None] | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
@@ -39,10 +40,10 @@ def expect_answer(target: Target, release: str, *, model: str, app: str, label: 
     }
 
 
-def test_the_first_pair_goes_live(vision: Target, app_images: tuple[str, str], asking: Users) -> None:
+def test_the_first_pair_goes_live(vision: Target, app_images: Future[tuple[str, str]], asking: Users) -> None:
     before = vision.api.get()
     assert (before["serving"], before["next"]) == (None, "no app image was published yet")
-    vision.push(app_images[0])
+    vision.push(app_images.result()[0])
     vision.publish(vision.world.models.real("lite0", "1.0"))
     history = vision.until(1, "live")
     assert [stage["outcome"] for stage in history["stages"]] == [
@@ -70,8 +71,8 @@ def test_a_model_publish_goes_live(vision: Target, asking: Users) -> None:
     expect_answer(vision, "r-2", model="1.1", app="8.0.0")
 
 
-def test_a_code_publish_uploads_nothing_of_the_model(vision: Target, app_images: tuple[str, str]) -> None:
-    vision.push(app_images[1])
+def test_a_code_publish_uploads_nothing_of_the_model(vision: Target, app_images: Future[tuple[str, str]]) -> None:
+    vision.push(app_images.result()[1])
     history = vision.until(3, "live")
     assert history["release"]["reason"] == "app 8.0.1 was published"
     assert history["cost"]["uploaded"] < SMALL
