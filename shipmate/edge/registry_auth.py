@@ -137,7 +137,7 @@ class Authorizer:
         Raises NotAllowed if there is nothing better to send, Retryable.
         """
         challenge = self._pick(response)
-        asked = frozenset(challenge.parameters.get("scope", "").split())
+        asked = frozenset(_ordered(scope) for scope in challenge.parameters.get("scope", "").split())
         with self._lock:
             self._challenge = challenge
             known = self._tokens.get(scopes)
@@ -274,6 +274,12 @@ def _life_of(token: str) -> float | None:
         return None
     issued_at = claims.iat or claims.nbf or time.time()
     return max(0.0, claims.exp - issued_at)
+
+
+def _ordered(scope: str) -> str:
+    """Return a scope with its actions in order: distribution names them in a different one each time."""
+    resource, colon, actions = scope.rpartition(":")
+    return f"{resource}{colon}{','.join(sorted(actions.split(',')))}"
 
 
 def _challenge_of(response: httpx.Response) -> str:

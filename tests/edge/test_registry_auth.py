@@ -327,6 +327,24 @@ def test_several_scopes_go_into_one_token(azure: AzureRegistry) -> None:
     assert azure.forms[-1]["scope"] == "repository:a:pull repository:b:pull,push"
 
 
+def test_a_scope_is_asked_for_once_however_the_registry_orders_its_actions() -> None:
+    asked: list[str] = []
+
+    def answer(seen: Seen) -> Answer:
+        if seen.path.startswith("/token"):
+            asked.extend(parse_qs(urlsplit(seen.path).query)["scope"])
+            return Answer(200, b'{"token": "x.y.z"}')
+        if seen.headers.get("Authorization") != "Bearer x.y.z":
+            realm = f"http://{seen.headers['Host']}/token"
+            challenge = f'Bearer realm="{realm}",service="s",scope="repository:a:push,pull"'
+            return Answer(401, headers={"WWW-Authenticate": challenge})
+        return Answer(201, headers={"Docker-Content-Digest": digest_of(b"{}")})
+
+    with answering(answer) as (url, _), closing(Registry(url)) as client:
+        client.put_manifest("a", "main", b"{}", OCI_MANIFEST)
+    assert asked == ["repository:a:pull,push"]
+
+
 def test_a_refresh_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> None:
     with closing(Registry(azure.url, EntraCredential())) as client:
         client.get_manifest("a", "main")
@@ -349,12 +367,13 @@ def test_a_refresh_token_that_never_serves_is_not_kept(azure: AzureRegistry) -> 
 
 
 def test_a_token_that_is_long_in_coming_holds_up_no_other(azure: AzureRegistry) -> None:
-    asked, go_on = threading.Event(), threading.Event()
+    asked, go_on, answered = threading.Event(), threading.Event(), threading.Event()
 
     def slowly(seen: Seen) -> Answer:
         if b"slow" in seen.body:
             asked.set()
-            go_on.wait(10)
+            go_on.wait(3)
+            answered.set()
         return azure.answer(seen)
 
     with answering(slowly) as (url, _), closing(Registry(url, EntraCredential())) as client:
@@ -365,7 +384,7 @@ def test_a_token_that_is_long_in_coming_holds_up_no_other(azure: AzureRegistry) 
         waits.start()
         assert asked.wait(10)
         assert authorizer.header(frozenset({"repository:a:pull"})) == "Bearer access1"
-        assert not go_on.is_set()
+        assert not answered.is_set()
         go_on.set()
         waits.join()
 
