@@ -1,11 +1,15 @@
 """The way of the data over in-memory ports: what people would see of each publish and command."""
 
+import msgspec
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
+from shipmate.core.events import ModelPublished
 from shipmate.core.ledger import Phase
+from shipmate.core.refs import digest_of
+from shipmate.core.targets import ModelSource
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
-from tests.world import World
+from tests.world import TARGET, World
 
 
 class AllBut(set[str]):
@@ -426,3 +430,17 @@ def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish()
     world.run()
     assert phases(world)[-1] == ("r-2", "live")
     assert "has no container 'app'" in world.story()
+
+
+def test_a_team_that_just_uploads_its_model_file_gets_releases_too():
+    target = msgspec.structs.replace(TARGET, model=ModelSource("models", "net", file="model.onnx"))
+    world = World(target)
+    world.answers["3.0"] = ("daisy", 0.9)
+    blob = world.models.put("models", "net/3.0/model.onnx", b"weights")
+    event = ModelPublished("event-9", "account", "models", blob.path, blob.etag, None, world.clock.now())
+    for each in (world.push_app("2.3.0"), event):
+        world.pipeline().intake(each)
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert world.state.release(1).pair.model == digest_of(b"weights")
+    assert world.version("").model_version == "3.0"

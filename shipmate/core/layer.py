@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from shipmate.core.manifest import MANIFEST_NAME, ModelFile, ModelManifest
-from shipmate.core.refs import Digest, hex_of
+from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.errors import Rejected
 
 LAYOUT_VERSION = 1
@@ -42,7 +42,7 @@ class LayerFiles(msgspec.Struct, frozen=True):
 def layer_plan(manifest: ModelManifest) -> tuple[LayerFiles, ...]:
     """Return the layers of a model: each large file alone, then all small ones with the manifest."""
     files = sorted(manifest.files, key=lambda file: file.path)
-    own = ModelFile(MANIFEST_NAME, len(manifest.data), hex_of(manifest.digest))
+    own = ModelFile(MANIFEST_NAME, len(manifest.data), hex_of(digest_of(manifest.data)))
     large = [LayerFiles((file,)) for file in files if file.size >= OWN_LAYER_SIZE]
     small = sorted([own, *(file for file in files if file.size < OWN_LAYER_SIZE)], key=lambda file: file.path)
     return (*large, LayerFiles(tuple(small)))
