@@ -113,10 +113,9 @@ class Story:
         folder = self._folder / version
         models.write(which, folder, version=version, name=MODEL, temperature=temperature)
         container = self._container()
-        number = self._api.newest() + 1
         publish(folder, container, f"{MODEL}/{version}")
         self._screen.done(f"uploaded {MODEL}/{version}  ({which})")
-        return self._follow(number, what, expect)
+        return self._follow(lambda release: release["model_version"] == version, what, expect)
 
     def _container(self) -> ContainerClient:
         container = self._storage.get_container_client("models")
@@ -125,40 +124,40 @@ class Story:
         return container
 
     def _publish_app(self, image: str) -> None:
-        number = self._api.newest() + 1
+        newest = self._api.newest()
         images.push(image, f"{self._registry}/{APP_REPOSITORY}")
         self._screen.done(f"pushed   {APP_REPOSITORY}  app 2.3.1")
-        history = self._follow(number, "code publish", "live")
+        history = self._follow(lambda release: release["number"] > newest, "code publish", "live")
         cost = history["cost"]
         sent = f"{cost['uploaded']} bytes sent, the image's config and the new app layer among them"
         self._screen.done(f"no model byte moved: {cost['reused']} bytes reused, {sent}")
 
     def _roll_back(self) -> None:
-        number = self._api.newest() + 1
+        newest = self._api.newest()
         answer = self._api.post("/rollback", {"reason": "the new code rounds percentages wrongly", "author": "bo"})
         self._screen.done(f"accepted {answer['message']}")
-        self._follow(number, "rollback", "live")
+        self._follow(lambda release: release["number"] > newest, "rollback", "live")
         status = self._api.get()
         self._screen.note(f"held by {status['hold']}; lift it with POST …/resume")
 
-    def _follow(self, number: int, what: str, expect: str) -> dict[str, Any]:
+    def _follow(self, is_it: Callable[[dict[str, Any]], bool], what: str, expect: str) -> dict[str, Any]:
         """Show a release stage by stage until it ends; raise DemoError if it ends otherwise than expected."""
         shown = 0
         history: dict[str, Any] = {}
 
         def ended() -> bool:
             nonlocal shown, history
-            found = self._api.wait_for(number, within_seconds=0.5)
+            found = next((release for release in self._api.get("/releases") if is_it(release)), None)
             if found is None:
                 return False
-            history = found
+            history = self._api.get(f"/releases/r-{found['number']}")
             for stage in history["stages"][shown:]:
                 self._screen.stage(stage)
             shown = len(history["stages"])
             return history["release"]["phase"] in _ENDED
 
-        self._until(ended, f"{what}: release r-{number}")
-        phase = history["release"]["phase"]
+        self._until(ended, what)
+        number, phase = history["release"]["number"], history["release"]["phase"]
         if history["report"] is not None and phase == "rejected":
             self._screen.fault(f"r-{number} is rejected: {history['release']['message']}")
             self._screen.report(history["report"])
