@@ -179,7 +179,8 @@ def test_the_relay_brings_what_a_publisher_sends(steady: Target) -> None:
 
 def test_a_release_image_of_our_own_came_back_as_an_event_and_was_ignored(steady: Target) -> None:
     image = str(steady.state().release(1).image)
-    pushes = [each for each in steady.world.relay.events() if each["event"]["subject"].startswith("steady:")]
+    told = [each["event"] for each in steady.world.relay.events()]
+    pushes = [event for event in told if event["subject"].startswith("steady:")]
     assert image in json.dumps(pushes)
     assert {steady.world.why_ignored(each["id"])[0] for each in pushes} == {"OwnPush"}
 

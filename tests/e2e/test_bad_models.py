@@ -46,7 +46,9 @@ def test_a_manifest_that_lists_a_file_that_is_not_there(steady: Target) -> None:
         "upload every file first and the manifest last; publish a new version"
     )
     assert pair.tag not in steady.release_tags()
-    assert pair.model in steady.api.get()["quarantined"]
+    status = steady.api.get()
+    assert status["model_head"] == status["serving"]["model_version"], "a model that cannot be built is withdrawn"
+    assert pair.model not in status["quarantined"]
 
 
 def test_a_file_whose_bytes_are_not_the_listed_ones(steady: Target) -> None:
@@ -90,10 +92,11 @@ def test_a_model_that_does_not_load_is_rejected_in_the_words_of_the_app(steady: 
     folder = steady.world.models.derived(
         "garbage", lambda out, manifest: replace(out, manifest, "model.onnx", os.urandom(4096))
     )
-    reason, message, _ = rejected(steady, folder)
+    reason, message, pair = rejected(steady, folder)
     assert reason == "CandidateNotReady"
     assert message.startswith("the candidate will not become ready; it says: ")
     assert "model.onnx does not load" in message
+    assert pair.model in steady.api.get()["quarantined"]
     eventually(lambda: not steady.gate_pods(), "the gate's pod is gone")
 
 
