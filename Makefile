@@ -25,7 +25,7 @@ down: environment ## Stop everything that was started
 status: environment ## Show what runs, and where
 	@$(PY) -m localcloud status
 
-bench-quick: environment ## Measure the main job against its baselines (a few minutes)
+bench-quick: environment ## Measure the main job against its baselines (about ten minutes)
 	@$(PY) -m bench.quick
 
 lock: environment ## Pin every package in constraints.txt again (UPGRADE=1 takes newer versions)
