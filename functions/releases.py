@@ -45,6 +45,13 @@ def release(req: func.HttpRequest) -> func.HttpResponse:
     return answered(lambda: wiring.commands().history(req.route_params["target"], req.route_params["release"]))
 
 
+@blueprint.function_name("plan")
+@blueprint.route(route="targets/{target}/plan", methods=["GET"])
+def plan(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/targets/{target}/plan: the newest pair that may ship, and what happens next."""
+    return answered(lambda: wiring.commands().plan(req.route_params["target"]))
+
+
 @blueprint.function_name("request")
 @blueprint.route(route="targets/{target}/requests/{request}", methods=["GET"])
 def request(req: func.HttpRequest) -> func.HttpResponse:

@@ -94,6 +94,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: str | None = None  # where the Deployment asks for something else than the ledger says is live
 
 
+class PlanView(msgspec.Struct, frozen=True, kw_only=True):
+    """What Shipmate would release next if nobody asked for anything: the newest pair that may ship, by versions."""
+
+    target: str
+    app: str | None
+    model: str | None
+    next: str  # what happens next, or why nothing does
+    waiting: str | None  # what waits for a partner, and for which
+
+
 @dataclasses.dataclass(frozen=True)
 class Commands:
     """The commands and views, over the same ports as the pipeline."""
@@ -209,6 +219,19 @@ class Commands:
             quarantined=tuple(sorted(state.quarantine)),
             public_url=target.public_url,
             drift=self._drift(target, state),
+        )
+
+    def plan(self, name: str) -> PlanView:
+        """Return what a target would release next. Raises NotFound, Retryable."""
+        target = self.pipeline.target(name)
+        state = self.pipeline.ledgers.read(name).state
+        pair, waiting = plan.newest_pair(state)
+        return PlanView(
+            target=name,
+            app=_version(state.app(pair.app)) if pair is not None else None,
+            model=_version(state.model(pair.model)) if pair is not None else None,
+            next=self._next(target, state),
+            waiting=waiting.message if waiting is not None else None,
         )
 
     def statuses(self) -> tuple[Status, ...]:

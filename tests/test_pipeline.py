@@ -252,6 +252,17 @@ def test_an_explicit_earlier_pair_is_released_through_the_gate():
     assert world.version("").model_version == "1.0"
 
 
+def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("2.0", contract="2"))
+    world.run()
+    seen = world.commands().plan("vision")
+    assert (seen.app, seen.model) == ("2.3.0", "1.0")
+    assert seen.waiting is not None
+    assert seen.waiting.startswith("model 2.0 needs app contract 2, app 2.3.0 speaks 1")
+
+
 def test_an_unknown_target_is_named_with_those_there_are():
     with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
         World().commands().status("nobody")

@@ -14,6 +14,7 @@ HTTP = {
     "release": ("GET", "targets/{target}/releases/{release}"),
     "request": ("GET", "targets/{target}/requests/{request}"),
     "request_release": ("POST", "targets/{target}/releases"),
+    "plan": ("GET", "targets/{target}/plan"),
     "request_rollback": ("POST", "targets/{target}/rollback"),
     "hold": ("POST", "targets/{target}/hold"),
     "resume": ("POST", "targets/{target}/resume"),
