@@ -125,8 +125,10 @@ def test_nothing_is_lost_when_it_drains_and_stops_under_load(tmp_path: Path) -> 
         threads = [threading.Thread(target=user.run) for user in users]
         for thread in threads:
             thread.start()
-        time.sleep(1)
-        assert app.client.get("/drain").status_code == 200
+        deadline = time.monotonic() + 30
+        while any(user.answered <= 10 for user in users) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert app.client.get("/drain", timeout=30).status_code == 200
         stop.set()
         assert app.stop() == 0
         for thread in threads:
