@@ -131,7 +131,7 @@ def test_nothing_is_lost_when_it_drains_and_stops_under_load(tmp_path: Path) -> 
             time.sleep(0.05)
         assert app.client.get("/drain", timeout=30).status_code == 200
         stop.set()
-        for thread in threads:  # a connection that begins after the drain is nobody's: no endpoint names the pod any more
+        for thread in threads:
             thread.join(20)
         assert app.stop() == 0
         assert [user.lost for user in users if user.lost] == []
