@@ -1,5 +1,6 @@
 """HTTP servers of tests, on a free loopback port: one answers by a function, one passes on and fails on cue."""
 
+import abc
 import http.client
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -50,14 +51,15 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler, abc.ABC):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
 
+    @abc.abstractmethod
     def do(self) -> None:
-        raise NotImplementedError
+        """Answer the request, of whatever method."""
 
     def seen(self) -> Seen:
         return Seen(self.command, self.path, dict(self.headers.items()))
