@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from shipmate.core import plan
+from shipmate.core.fence import adopt_patch, raise_fence_patch
 from shipmate.core.history import ReleaseHistory, release_history
 from shipmate.core.ledger import (
     AnyEntry,
@@ -27,7 +28,6 @@ from shipmate.core.ledger import (
     State,
 )
 from shipmate.core.refs import Digest, Pair
-from shipmate.core.rollout import adopt_patch, raise_fence_patch
 from shipmate.core.targets import Target
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
 from shipmate.pipeline import Pipeline

@@ -12,10 +12,11 @@ from typing import Protocol
 import msgspec
 
 from shipmate.core.answers import Answer, Version
+from shipmate.core.fence import Operation
 from shipmate.core.image import Descriptor
 from shipmate.core.ledger import AnyEntry, State
 from shipmate.core.refs import Digest
-from shipmate.core.rollout import DeploymentView, Object, Operation, PodView
+from shipmate.core.views import DeploymentView, Object, PodView
 
 # -- ledger, queue, clock ------------------------------------------------------------------------------------------
 

@@ -23,17 +23,9 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
-from shipmate.core.rollout import (
-    GATE_SELECTOR,
-    PAIR,
-    DeploymentView,
-    Object,
-    Operation,
-    PodView,
-    view_deployment,
-    view_pod,
-    view_pods,
-)
+from shipmate.core.fence import Operation
+from shipmate.core.gate_pod import GATE_SELECTOR
+from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 
 FIELD_MANAGER = "shipmate"

@@ -11,10 +11,12 @@ from datetime import timedelta
 
 from shipmate.core.answers import parse_answer, question
 from shipmate.core.gate import Reply, judge
+from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
 from shipmate.core.plan import guilty
-from shipmate.core.rollout import Complete, Failed, PodView, explain, gate_name, gate_pod, gate_progress
+from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.targets import Target
+from shipmate.core.views import PodView
 from shipmate.errors import NotFound, Retryable, ShipmateError, at_fault
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster

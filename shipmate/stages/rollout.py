@@ -2,22 +2,14 @@
 
 from datetime import timedelta
 
+from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State
 from shipmate.core.plan import guilty
+from shipmate.core.progress import Complete, explain, progress
+from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.refs import Pair
-from shipmate.core.rollout import (
-    Complete,
-    DeploymentView,
-    Standing,
-    adopt_patch,
-    classify_fence,
-    explain,
-    fence_patch,
-    progress,
-    raise_fence_patch,
-)
-from shipmate.core.rollout import Failed as RolloutFailed
 from shipmate.core.targets import Target
+from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Rejected, Retryable, ShipmateError
 from shipmate.ports import Cluster
 from shipmate.stages.context import Context

@@ -22,22 +22,11 @@ import yaml
 from localcloud.access import AccessError, controller_kubeconfig
 from localcloud.kubernetes import cluster as local_kubernetes
 from localcloud.kubernetes.layout import default_layout
+from shipmate.core.fence import Operation, adopt_patch, fence_patch, raise_fence_patch
+from shipmate.core.gate_pod import gate_pod
+from shipmate.core.progress import Complete, Failed, Progressing, gate_progress, progress
 from shipmate.core.refs import Digest, Pair, PairKey
-from shipmate.core.rollout import (
-    Complete,
-    DeploymentView,
-    Failed,
-    Object,
-    Operation,
-    PodView,
-    Progressing,
-    adopt_patch,
-    fence_patch,
-    gate_pod,
-    gate_progress,
-    progress,
-    raise_fence_patch,
-)
+from shipmate.core.views import DeploymentView, Object, PodView
 from shipmate.edge.cluster import Cluster as RealCluster
 from shipmate.errors import Conflict, Invalid, NotAllowed, NotFound
 from shipmate.ports import Cluster

@@ -11,18 +11,9 @@ from typing import Any
 
 import msgspec
 
-from shipmate.core.rollout import (
-    FENCE,
-    GATE_SELECTOR,
-    PAIR,
-    DeploymentView,
-    Object,
-    Operation,
-    PodView,
-    parse_fence,
-    view_deployment,
-    view_pod,
-)
+from shipmate.core.fence import Operation
+from shipmate.core.gate_pod import GATE_SELECTOR
+from shipmate.core.views import FENCE, PAIR, DeploymentView, Object, PodView, parse_fence, view_deployment, view_pod
 from shipmate.errors import Conflict, Invalid, NotAllowed, NotFound, Retryable
 
 type Reply = tuple[int, dict[str, str], bytes]

@@ -11,10 +11,11 @@ from typing import Literal
 
 from shipmate.commands import Answer
 from shipmate.core.events import ImagePushed, ModelPublished
+from shipmate.core.fence import Operation
 from shipmate.core.ledger import AnyEntry, State
 from shipmate.core.refs import Digest
-from shipmate.core.rollout import DeploymentView, Operation, PodView
 from shipmate.core.targets import Target
+from shipmate.core.views import DeploymentView, PodView
 
 type CommandKind = Literal["release", "rollback", "hold", "resume"]
 

@@ -22,7 +22,7 @@ from shipmate.core.ledger import (
     Resumed,
 )
 from shipmate.core.plan import Idle, decide
-from shipmate.core.rollout import PAIR
+from shipmate.core.views import PAIR
 from shipmate.errors import Conflict, NotFound, ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.stages.context import Context

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from shipmate import commands, pipeline
+from shipmate.core.fence import Operation, Standing
 from shipmate.core.ledger import AnyEntry, IllegalStep, encode
-from shipmate.core.rollout import Operation, Standing
 from shipmate.ports import Reading
 from shipmate.stages import rollout
 from tests.fakes import cluster as fake_cluster
