@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from localcloud import debian
 from localcloud import setup as ensure
 from localcloud.access import AccessError
 from localcloud.cloud import LocalCloud
@@ -16,6 +17,7 @@ from localcloud.config import CLOUDS, Cloud
 from localcloud.eventgrid.client import RelayError
 from localcloud.kubernetes import cluster
 from localcloud.kubernetes.layout import default_layout
+from localcloud.making import SetupError
 from localcloud.processes import StartError
 from localcloud.talk import WORDS, say
 from shipmate.errors import ShipmateError
@@ -24,7 +26,7 @@ KUBERNETES = "cluster"
 """What the Kubernetes that all clouds share is called where clouds are named."""
 
 SETUP = {
-    "packages": ensure.ensure_packages,
+    "packages": debian.ensure_packages,
     "kubernetes": ensure.ensure_kubernetes,
     "registry": ensure.ensure_registry,
     "crane": ensure.ensure_crane,
@@ -39,7 +41,7 @@ class Verbs(click.Group):
         """Run the verb."""
         try:
             return super().invoke(ctx)
-        except (StartError, ensure.SetupError, AccessError, RelayError, ShipmateError) as error:
+        except (StartError, SetupError, AccessError, RelayError, ShipmateError) as error:
             say("failed", str(error))
             ctx.exit(1)
 

@@ -9,13 +9,14 @@ from azure.core.exceptions import AzureError
 
 from examples.packages import DownloadError
 from examples.publish import AlreadyPublished
-from localcloud import images, setup
+from localcloud import debian, images, setup
 from localcloud.access import AccessError
 from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
 from localcloud.demo.api import Api, ApiError
 from localcloud.demo.show import Screen
 from localcloud.demo.story import DemoError, Story
+from localcloud.making import SetupError
 from localcloud.processes import StartError
 from localcloud.targets import TargetCluster
 from shipmate.errors import ShipmateError
@@ -30,10 +31,10 @@ _EXPECTED = (
     AzureError,
     DemoError,
     DownloadError,
+    SetupError,
     ShipmateError,
     StartError,
     images.ImageError,
-    setup.SetupError,
 )
 
 
@@ -50,7 +51,7 @@ def run(context: str | None) -> int:
 
 def _run(screen: Screen, context: str | None) -> None:
     screen.step("setting up: what is missing is installed and built once, and kept outside the tree")
-    setup.ensure_packages()
+    debian.ensure_packages()
     setup.ensure_registry()
     setup.ensure_azurite()
     if context is None:

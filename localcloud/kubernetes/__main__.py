@@ -3,8 +3,8 @@
 import sys
 
 from localcloud.kubernetes import cluster
+from localcloud.making import SetupError
 from localcloud.processes import StartError
-from localcloud.setup import SetupError
 
 
 def main(arguments: list[str]) -> int:

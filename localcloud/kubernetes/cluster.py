@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from localcloud import loadbalancer, setup
+from localcloud import debian, loadbalancer, setup
 from localcloud.kubernetes import leftovers, network, settings, static_image
 from localcloud.kubernetes.certificates import ensure_certificates, write_private
 from localcloud.kubernetes.layout import (
@@ -47,9 +47,9 @@ SYSCTLS = "sysctls.json"
 def up(layout: Layout | None = None) -> Path:
     """Start what does not run yet, wait for a ready node and return the path of the kubeconfig.
 
-    Raises StartError or setup.SetupError, both with what to do. Takes some 10 seconds, and minutes the first time.
+    Raises StartError or making.SetupError, both with what to do. Takes some 10 seconds, and minutes the first time.
     """
-    setup.ensure_packages()
+    debian.ensure_packages()
     programs = setup.ensure_kubernetes()
     layout = layout or default_layout()
     with _locked(layout):
@@ -66,7 +66,7 @@ def down(layout: Layout | None = None) -> None:
     layout = layout or default_layout()
     if not layout.state.exists():
         return
-    setup.require_root()
+    debian.require_root()
     with _locked(layout):
         _check_owner(layout)
         _stop(layout)

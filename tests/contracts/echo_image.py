@@ -8,7 +8,7 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-from localcloud.setup import ensure_go
+from localcloud.toolchains import ensure_go
 
 REPOSITORY = "localhost/shipmate/echo"
 HERE = Path(__file__).parent / "echo"

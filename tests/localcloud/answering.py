@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from localcloud import setup
 from localcloud.config import cache_root
 from localcloud.kubernetes import static_image
+from localcloud.toolchains import ensure_go
 
 IMAGE = "localhost/shipmate/answering:1"
 SOURCES = Path(__file__).parent / "answering"
@@ -20,7 +20,7 @@ def archive() -> bytes:
     folder = cache_root() / "test-answering"
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / f"answering.{os.getpid()}"
-    go = setup.ensure_go(SOURCES / "go.mod")
+    go = ensure_go(SOURCES / "go.mod")
     subprocess.run(
         [str(go), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(program), "."],
         cwd=SOURCES,

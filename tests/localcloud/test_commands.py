@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from localcloud import __main__ as program
 from localcloud.cloud import LocalCloud
 from localcloud.config import Cloud
+from localcloud.making import SetupError
 from localcloud.processes import Program, StartError
-from localcloud.setup import SetupError
 
 
 @pytest.fixture(autouse=True)

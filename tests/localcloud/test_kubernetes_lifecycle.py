@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud import setup
+from localcloud import debian, setup
 from localcloud.config import cache_root
 from tests.localcloud import answering
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_the_clusters_life_on_a_machine_of_its_own(tmp_path: Path) -> None:
-    setup.ensure_packages()
+    debian.ensure_packages()
     setup.ensure_kubernetes()
     answering.archive()  # compiled here, where Go's cache can be reached
     output = tmp_path / "output"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from localcloud import loadbalancer, setup
+from localcloud import debian, loadbalancer
 from localcloud.loadbalancer import Addresses, Door, HAProxy, Wish, wish
 
 pytestmark = pytest.mark.cluster  # HAProxy comes with the cluster's packages
@@ -42,7 +42,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[HAProxy]:
-    setup.ensure_packages()
+    debian.ensure_packages()
     yield HAProxy(tmp_path, tmp_path / "s")
     loadbalancer.stop(tmp_path)
 
