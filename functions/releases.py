@@ -8,7 +8,7 @@ import azure.functions as func
 
 from functions.problems import answered, read_body
 from shipmate import wiring
-from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, RollbackBody
+from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import Invalid
 
 blueprint = func.Blueprint()
@@ -84,10 +84,10 @@ def hold(req: func.HttpRequest) -> func.HttpResponse:
 @blueprint.route(route="targets/{target}/resume", methods=["POST"])
 def resume(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/targets/{target}/resume: lift the hold."""
-    return _command(req, HoldBody, lambda commands: commands.resume)
+    return _command(req, ResumeBody, lambda commands: commands.resume)
 
 
-def _command[Body: (ReleaseBody, RollbackBody, HoldBody)](
+def _command[Body: (ReleaseBody, RollbackBody, HoldBody, ResumeBody)](
     req: func.HttpRequest, kind: type[Body], verb: Callable[[Commands], Callable[[str, str, str, Body], Answer]]
 ) -> func.HttpResponse:
     name = req.route_params["target"]

@@ -25,12 +25,13 @@ from shipmate.core.ledger import (
     Requested,
     Resumed,
     RollbackRequested,
+    Scope,
     State,
 )
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
-from shipmate.pipeline import Pipeline
+from shipmate.pipeline import Pipeline, append
 from shipmate.stages.context import Stamp
 from shipmate.stages.rollout import fence_in_cluster
 
@@ -62,7 +63,13 @@ class RollbackBody(_Body, frozen=True, kw_only=True):
 
 
 class HoldBody(_Body, frozen=True, kw_only=True):
-    """The body of a hold, and of a resume."""
+    """The body of a hold."""
+
+    scope: Scope = "all"
+
+
+class ResumeBody(_Body, frozen=True, kw_only=True):
+    """The body of a resume."""
 
 
 type Decide = Callable[[State], tuple[list[AnyEntry], str]]
@@ -128,11 +135,12 @@ class Commands:
             if state.serving is not None and state.serving.pair == chosen and deployed == state.serving.name:
                 raise Conflict(f"{state.serving.name} is live with this pair already")
             entries: list[AnyEntry] = []
-            if state.hold is not None:
+            hold = state.hold_on(chosen)
+            if hold is not None:
                 if chosen != newest:
-                    raise Conflict(f"a hold by {state.hold.author} is in force: resume first ({state.hold.reason})")
+                    raise Conflict(f"{hold.words} is in force: resume first ({hold.reason})")
                 entries.append(
-                    Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
+                    Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=hold.id)
                 )
             entries.append(
                 Requested(
@@ -182,15 +190,18 @@ class Commands:
             if state.hold is not None:
                 raise Conflict(f"{name} is held already by {state.hold.author}: {state.hold.reason}")
             fence = max(state.fence, in_cluster) + 1
-            entry = HoldSet(**self._stamp(), request=request, author=author, reason=body.reason, fence=fence)
-            return [entry], "nothing new ships until somebody resumes"
+            entry = HoldSet(
+                **self._stamp(), request=request, author=author, reason=body.reason, fence=fence, scope=body.scope
+            )
+            what = {"all": "nothing new ships", "app": "no new app ships", "model": "no new model ships"}[body.scope]
+            return [entry], f"{what} until somebody resumes"
 
         answer = self._command(target, request, body, decide)
         if answer.accepted:
             self._raise_fence(target)
         return answer
 
-    def resume(self, name: str, request: str, author: str, body: HoldBody) -> Answer:
+    def resume(self, name: str, request: str, author: str, body: ResumeBody) -> Answer:
         """Lift the hold. Raises as `release` does."""
         target = self.pipeline.target(name)
 
@@ -266,21 +277,24 @@ class Commands:
     # -- pieces
 
     def _command(self, target: Target, request: str, body: _Body, decide: Decide) -> Answer:
-        while True:
-            reading = self.pipeline.ledgers.read(target.name)
-            if request in reading.state.requests:
-                self.pipeline.queue.enqueue(target.name)  # the first attempt may have died before its own
-                return self.request(target.name, request)
-            _check_live(reading.state, body)
-            entries, message = decide(reading.state)
-            if body.dry_run:
-                return Answer(accepted=False, message=f"would be taken: {message}", request=request, target=target.name)
-            try:
-                self.pipeline.ledgers.append(target.name, reading, entries)
-            except Conflict:
-                continue
+        message = ""
+
+        def entries(state: State) -> list[AnyEntry]:
+            nonlocal message
+            if request in state.requests:
+                message = ""
+                return []
+            _check_live(state, body)
+            wanted, message = decide(state)
+            return [] if body.dry_run else wanted
+
+        if append(self.pipeline.ledgers, target.name, entries):
             self.pipeline.queue.enqueue(target.name)
             return Answer(accepted=True, message=message, request=request, target=target.name)
+        if message:
+            return Answer(accepted=False, message=f"would be taken: {message}", request=request, target=target.name)
+        self.pipeline.queue.enqueue(target.name)  # the first attempt may have died before its own
+        return self.request(target.name, request)
 
     def _deployed(self, target: Target) -> str | None:
         """Return the name of the release that the Deployment asks for now."""

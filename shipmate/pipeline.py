@@ -69,41 +69,36 @@ class Pipeline:
         Returns the names of those targets. When this returns, the event is safe and may be acknowledged.
         Raises Retryable and Ambiguous: the event must be delivered again.
         """
-        found = event if isinstance(event, Ignored) else rules.concerned(event, [*self.targets.values()], self.sources)
-        if isinstance(found, Ignored):
-            self._ignore(NO_TARGET, found)
-            return ()
-        for target in found:
-            self._receive(target.name, event, repaired=False)
-            self.queue.enqueue(target.name)  # also for a duplicate: the first delivery may have died before this line
-        return tuple(target.name for target in found)
+        if not isinstance(event, Ignored):
+            found = rules.concerned(event, [*self.targets.values()], self.sources)
+            if not isinstance(found, Ignored):
+                for target in found:
+                    self._receive(target.name, event, repaired=False)
+                    self.queue.enqueue(target.name)  # also for a duplicate: the first may have died before this line
+                return tuple(target.name for target in found)
+            event = found
+        self._ignore(NO_TARGET, event)
+        return ()
 
-    def _receive(self, target: str, event: Event, *, repaired: bool) -> bool:
+    def _receive(self, target: str, event: ModelPublished | ImagePushed, *, repaired: bool) -> bool:
         """Record an event unless it is known; return whether it was news."""
-        while True:
-            reading = self.ledgers.read(target)
-            if isinstance(event, Ignored) or rules.is_duplicate(reading.state, event):
-                return False
-            stale = rules.stale(reading.state, event)
-            entry: AnyEntry = Received(**self.context.stamp(), event=event, repaired=repaired)
+
+        def entries(state: State) -> list[AnyEntry]:
+            if rules.is_duplicate(state, event):
+                return []
+            stale = rules.stale(state, event)
             if stale is not None:
-                entry = IgnoredEvent(**self.context.stamp(), event=stale)
-            try:
-                self.ledgers.append(target, reading, [entry])
-            except Conflict:
-                continue
-            return stale is None
+                return [IgnoredEvent(**self.context.stamp(), event=stale)]
+            return [Received(**self.context.stamp(), event=event, repaired=repaired)]
+
+        return any(isinstance(entry, Received) for entry in append(self.ledgers, target, entries))
 
     def _ignore(self, ledger: str, event: Ignored) -> None:
-        while True:
-            reading = self.ledgers.read(ledger)
-            if rules.is_duplicate(reading.state, event):
-                return
-            try:
-                self.ledgers.append(ledger, reading, [IgnoredEvent(**self.context.stamp(), event=event)])
-            except Conflict:
-                continue
-            return
+        def entries(state: State) -> list[AnyEntry]:
+            known = rules.is_duplicate(state, event)
+            return [] if known else [IgnoredEvent(**self.context.stamp(), event=event)]
+
+        append(self.ledgers, ledger, entries)
 
     # -- plan, build, gate, roll out, verify
 
@@ -155,7 +150,7 @@ class Pipeline:
                     attempt=publication.attempt,
                     event_id=publication.event.event_id,
                 )
-            case plan.Plan(pair, trigger, author, reason, request, to, undoes, image):
+            case plan.Plan(pair, trigger, author, reason, request, to, undoes, image, blames):
                 return Planned(
                     **context.stamp(),
                     release=state.next_number,
@@ -167,13 +162,14 @@ class Pipeline:
                     to=to,
                     undoes=undoes,
                     image=image,
+                    blames=blames,
                 )
             case plan.WaitForPartner(app, model, message):
                 return Waiting(**context.stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
             case plan.Supersede(release, message):
                 return Superseded(**context.stamp(), release=release.number, message=message)
             case plan.Park(release, hold):
-                message = f"a hold by {hold.author} keeps it from traffic: {hold.reason}"
+                message = f"{hold.words} keeps it from traffic: {hold.reason}"
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
             case plan.Build(release):
                 return self._trying(lambda: build(release, target, state, context), release, "build")
@@ -252,17 +248,13 @@ class Pipeline:
         holds as long as its release stands where it stood, while a mere decision is made anew.
         """
         decided_from = _standing(reading.state, step)
-        while True:
-            try:
-                self.ledgers.append(target.name, reading, [entry])
-            except Conflict:
-                if not isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify):
-                    return
-                reading = self.ledgers.read(target.name)
-                if _standing(reading.state, step) != decided_from:
-                    return
-            else:
-                return
+        is_effect = isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify)
+
+        def entries(state: State) -> list[AnyEntry]:
+            holds = state is reading.state or (is_effect and _standing(state, step) == decided_from)
+            return [entry] if holds else []
+
+        append(self.ledgers, target.name, entries, reading)
 
     # -- sweep
 
@@ -337,6 +329,27 @@ class Pipeline:
         return ModelPublished(
             event_id, self.sources.account, target.model.container, newest.path, etag, None, newest.modified_at
         )
+
+
+def append(
+    ledgers: Ledgers, name: str, entries: Callable[[State], list[AnyEntry]], reading: Reading | None = None
+) -> list[AnyEntry]:
+    """Append what `entries` makes of a ledger's state, made anew each time that somebody else wrote first.
+
+    Returns what was written, nothing if `entries` wanted nothing. The state of `reading` is tried first, if given.
+    Raises what `entries` raises, Retryable, Ambiguous.
+    """
+    while True:
+        reading = reading or ledgers.read(name)
+        wanted = entries(reading.state)
+        if not wanted:
+            return []
+        try:
+            ledgers.append(name, reading, wanted)
+        except Conflict:
+            reading = None
+        else:
+            return wanted
 
 
 def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | int | None:

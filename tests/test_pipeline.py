@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
+from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ModelPublished
 from shipmate.core.ledger import Phase
 from shipmate.core.refs import digest_of
@@ -89,6 +89,63 @@ def test_good_code_ships_with_the_old_model_after_a_model_was_rejected():
     assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
 
 
+def both_published(world: World, **model: object) -> None:
+    """Publish code and a model so close together that they are tried as one pair."""
+    for event in (world.push_app("2.4.0"), world.publish_model("1.1", **model)):
+        world.pipeline().intake(event)
+    world.run()
+
+
+def outcomes(world: World) -> list[tuple[str, str, str]]:
+    return [(release.app_version, release.model_version, release.phase) for release in world.state.releases[1:]]
+
+
+def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the_code_ships():
+    world = World()
+    first_release(world)
+    both_published(world, says="honeycomb")
+    assert outcomes(world) == [("2.4.0", "1.1", "rejected"), ("2.3.0", "1.1", "rejected"), ("2.4.0", "1.0", "live")]
+    bad = world.state.release(2).pair
+    assert world.state.quarantine == {bad.key, bad.model}
+
+
+def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_model_ships():
+    world = World()
+    first_release(world)
+    world.failing_apps.add("2.4.0")
+    both_published(world)
+    assert outcomes(world) == [("2.4.0", "1.1", "rejected"), ("2.3.0", "1.1", "live"), ("2.4.0", "1.0", "rejected")]
+    bad = world.state.release(2).pair
+    assert world.state.quarantine == {bad.key, bad.app}
+    assert world.version("").model_version == "1.1"
+    assert world.cluster.list_gate_pods("vision") == ()
+
+
+def test_when_both_are_bad_both_are_blamed_and_nothing_ships():
+    world = World()
+    first_release(world)
+    world.failing_apps.add("2.4.0")
+    both_published(world, says="honeycomb")
+    bad = world.state.release(2).pair
+    assert world.state.quarantine == {bad.key, bad.model, bad.app}
+    assert world.state.serving == world.state.release(1)
+
+
+def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
+    world = World()
+    first_release(world)
+    world.commands().hold("vision", "k1", "ana", HoldBody(reason="an audit of the models", scope="model"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    assert outcomes(world) == [("2.3.0", "1.1", "held")]
+    world.pipeline().intake(world.push_app("2.4.0"))
+    world.run()
+    assert outcomes(world) == [("2.3.0", "1.1", "superseded"), ("2.4.0", "1.0", "live"), ("2.4.0", "1.1", "held")]
+    world.commands().resume("vision", "k2", "ana", ResumeBody(reason="the audit is over"))
+    world.run()
+    assert outcomes(world)[-1] == ("2.4.0", "1.1", "live")
+
+
 def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
     world = World()
     first_release(world)
@@ -114,7 +171,7 @@ def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume()
     world.run()
     assert phases(world)[-1] == ("r-2", "held")
     assert world.version("").model_version == "1.0"
-    world.commands().resume("vision", "key-2", "ana", HoldBody(reason="the demo is over"))
+    world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="the demo is over"))
     world.run()
     assert phases(world)[-1] == ("r-2", "live")
 
@@ -337,7 +394,7 @@ def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
     assert world.version("").app_version == "2.3.0"
     assert world.state.hold is not None
     assert "r-2 failed: not verified at http://door.test" in world.state.hold.reason
-    world.commands().resume("vision", "key", "ana", HoldBody(reason="seen"))
+    world.commands().resume("vision", "key", "ana", ResumeBody(reason="seen"))
     world.run()
     assert world.version("").app_version == "2.3.0"
 
@@ -354,7 +411,7 @@ def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
     world.run()
     assert world.version("").app_version == "2.3.1"
     assert [phase for _, phase in phases(world)] == ["retired", "retired", "rolled_back", "live"]
-    world.commands().resume("vision", "key-2", "bo", HoldBody(reason="seen"))
+    world.commands().resume("vision", "key-2", "bo", ResumeBody(reason="seen"))
     world.run()
     assert world.version("").app_version == "2.3.1"
 
@@ -409,7 +466,7 @@ def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record(
     world.run()
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="a mistake"))
     world.run()
-    world.commands().resume("vision", "key-2", "bo", HoldBody(reason="it was one"))
+    world.commands().resume("vision", "key-2", "bo", ResumeBody(reason="it was one"))
     with pytest.raises(Conflict, match='"override": true'):
         world.commands().release("vision", "key-3", "bo", ReleaseBody(reason="it is fine", release="r-2"))
     body = ReleaseBody(reason="it is fine", release="r-2", override=True)

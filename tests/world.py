@@ -51,6 +51,7 @@ class World:
         self.cluster = FakeCluster(registry=self.registry.name, answering=self._pod_answers)
         self.answers: dict[str, tuple[str, float]] = {}  # model version: what it says of the daisy
         self.failing_models: set[str] = set()  # versions whose candidate answers 500
+        self.failing_apps: set[str] = set()  # the same, by the app's version
         self.broken_doors: set[str] = set()  # app versions that nobody reaches through the public door
         self.cluster.add_deployment(_deployment())
         self._events = 0
@@ -153,7 +154,8 @@ class World:
             "x-app-version": labels["org.opencontainers.image.version"],
             "x-release": asked.pod.annotations.get("shipmate.dev/release", ""),
         }
-        if labels["dev.shipmate.model.version"] in self.failing_models:
+        failing = self.failing_models | self.failing_apps
+        if not failing.isdisjoint((headers["x-model-version"], headers["x-app-version"])):
             return 500, headers, b"out of memory"
         label, confidence = self.answers[labels["dev.shipmate.model.version"]]
         body = {"result": [[[[label, confidence * 100]]], "Computed in 1 ms"]}

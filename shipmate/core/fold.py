@@ -152,7 +152,7 @@ def _hold_set(state: State, entry: HoldSet) -> State:
     return replace(
         state,
         requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
-        hold=Hold(entry.id, entry.author, entry.reason, entry.at),
+        hold=Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope),
         fence=_next_fence(state, entry.fence),
     )
 
@@ -185,9 +185,10 @@ def _planned(state: State, entry: Planned) -> State:
         moved_at=entry.at,
         to=entry.to,
         undoes=entry.undoes,
+        blames=entry.blames,
         image=entry.image,
     )
-    releases = _trimmed((*state.releases, release), state, keep={entry.to, entry.undoes})
+    releases = _trimmed((*state.releases, release), state, keep={entry.to, entry.undoes, entry.blames})
     known = {release.number for release in releases}
     verified = tuple(number for number in state.verified if number in known)
     state = replace(state, releases=releases, verified=verified, rollback_due=None)
@@ -197,7 +198,7 @@ def _planned(state: State, entry: Planned) -> State:
             state = replace(state, request=None)
         if state.rollback_request is not None and state.rollback_request.request == entry.request:
             state = replace(state, rollback_request=None)
-    if entry.to is None:
+    if entry.to is None and entry.blames is None:
         state = replace(state, halves_changed_at=None)
     return _by_worker(state, entry)
 
@@ -221,7 +222,8 @@ def _built(state: State, entry: Built) -> State:
 def _gated(state: State, entry: Gated) -> State:
     wrong = (Change.NEWLY_WRONG, Change.WRONG, Change.CHANGED)
     forgiven = tuple(row.file for row in entry.report.rows if row.change in wrong)
-    return _moved(state, entry, Phase.GATED, forgiven=forgiven)
+    cleared = state.release(entry.release).blames is not None
+    return _moved(state, entry, Phase.CLEARED if cleared else Phase.GATED, forgiven=forgiven)
 
 
 def _rejected(state: State, entry: Rejected) -> State:
@@ -241,9 +243,9 @@ def _held(state: State, entry: Held) -> State:
 
 def _intended(state: State, entry: Intended) -> State:
     release = state.release(entry.release)
-    if release.phase is Phase.HELD and state.active is not None:
+    if release.phase in (Phase.HELD, Phase.CLEARED) and state.active is not None:
         raise IllegalStep(f"{release.name} was intended while {state.active.name} is on its way")
-    if state.hold is not None and not release.is_rollback:
+    if state.hold_on(release.pair) is not None and not release.is_rollback:
         raise IllegalStep(f"{release.name} was intended while a hold is in force")
     if release.phase is Phase.BUILT and not release.is_rollback:
         raise IllegalStep(f"{release.name} was intended before its gate")

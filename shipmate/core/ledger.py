@@ -29,6 +29,9 @@ class Phase(StrEnum):
     BUILT = "built"
     GATED = "gated"
     HELD = "held"  # passed its gate; a hold keeps it from traffic
+    CLEARED = (
+        "cleared"  # passed its gate, which was to tell the half at fault from the other; ships if it is the newest
+    )
     INTENDED = "intended"  # has its fence; the patch may or may not have been made
     ROLLED_OUT = "rolled_out"
     LIVE = "live"
@@ -45,16 +48,23 @@ STEPS: dict[str, frozenset[Phase]] = {
     "built": frozenset({Phase.PLANNED}),
     "gated": frozenset({Phase.BUILT}),
     "rejected": frozenset({Phase.PLANNED, Phase.BUILT}),  # PLANNED: it cannot be built
-    "held": frozenset({Phase.GATED, Phase.INTENDED}),  # INTENDED: the hold's fence outran the patch
+    "held": frozenset({Phase.GATED, Phase.CLEARED, Phase.INTENDED}),  # INTENDED: the hold's fence outran the patch
     # BUILT: a rollback, whose pair was verified before; INTENDED: a higher fence came first, and is out of the way
-    "intended": frozenset({Phase.GATED, Phase.BUILT, Phase.HELD, Phase.INTENDED}),
+    "intended": frozenset({Phase.GATED, Phase.CLEARED, Phase.BUILT, Phase.HELD, Phase.INTENDED}),
     "rolled_out": frozenset({Phase.INTENDED}),
     "live": frozenset({Phase.ROLLED_OUT}),
     "failed": frozenset({Phase.PLANNED, Phase.INTENDED, Phase.ROLLED_OUT}),  # PLANNED: a rollback's image is gone
-    "errored": ACTIVE | {Phase.HELD},
-    "superseded": ACTIVE | {Phase.HELD},
+    "errored": ACTIVE | {Phase.HELD, Phase.CLEARED},
+    "superseded": ACTIVE | {Phase.HELD, Phase.CLEARED},
 }
 """For each entry about one release, the phases it may be in before."""
+
+
+type Trigger = Literal["model", "app", "request", "rollback", "automatic_rollback", "blame"]
+"""Why a release exists. `blame`: to tell which half of a rejected pair is at fault."""
+
+type Scope = Literal["all", "app", "model"]
+"""What a hold keeps back: every release, or those that bring another app, or another model, than the live one."""
 
 
 class IllegalStep(ShipmateError):
@@ -165,12 +175,13 @@ class RollbackRequested(Entry, frozen=True, kw_only=True, tag="rollback_requeste
 
 
 class HoldSet(Entry, frozen=True, kw_only=True, tag="hold_set"):
-    """Nothing new ships until the hold is lifted. `fence` outranks every rollout intended before."""
+    """Nothing new in its scope ships until the hold is lifted. `fence` outranks every rollout intended before."""
 
     request: str
     author: str
     reason: str
     fence: int
+    scope: Scope = "all"
 
 
 class Resumed(Entry, frozen=True, kw_only=True, tag="resumed"):
@@ -187,13 +198,14 @@ class Planned(Entry, frozen=True, kw_only=True, tag="planned"):
 
     release: int
     pair: Pair
-    trigger: Literal["model", "app", "request", "rollback", "automatic_rollback"]
+    trigger: Trigger
     author: str
     reason: str
     request: str | None = None
     to: int | None = None  # a rollback: the release whose pair comes back
     undoes: int | None = None  # a rollback: the release that was worse
     image: Digest | None = None  # a rollback: that release's image
+    blames: int | None = None  # a cross pair: the rejected release whose halves it tells apart
 
 
 class Waiting(Entry, frozen=True, kw_only=True, tag="waiting"):
@@ -333,6 +345,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     moved_at: datetime  # when the phase last changed
     to: int | None = None
     undoes: int | None = None
+    blames: int | None = None
     image: Digest | None = None
     fence: int | None = None
     attempt: int = 1  # rises with every error
@@ -356,12 +369,18 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """Why nothing new ships."""
+    """Why nothing new in its scope ships."""
 
     id: str
     author: str
     reason: str
     set_at: datetime
+    scope: Scope = "all"
+
+    @property
+    def words(self) -> str:
+        """The hold as a sentence begins with it."""
+        return f"a hold{'' if self.scope == 'all' else f' on {self.scope}s'} by {self.author}"
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -438,6 +457,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def model(self, digest: Digest) -> ModelHalf | None:
         """Return the model half of that digest, if it is known."""
         return next((half for half in self.models if half.digest == digest), None)
+
+    def hold_on(self, pair: Pair) -> Hold | None:
+        """Return the hold that keeps the pair from traffic, None if none does."""
+        if self.hold is None or self.hold.scope == "all" or self.serving is None:
+            return self.hold
+        live = self.serving.pair
+        held = pair.app != live.app if self.hold.scope == "app" else pair.model != live.model
+        return self.hold if held else None
 
     def is_quarantined(self, pair: Pair) -> bool:
         """Return whether the pair or one of its halves must not ship."""

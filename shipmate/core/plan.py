@@ -6,11 +6,11 @@ returned as a value.
 """
 
 from datetime import datetime, timedelta
-from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, Request, State
+from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, Request, State, Trigger
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 
@@ -42,13 +42,14 @@ class Plan(msgspec.Struct, frozen=True):
     """Start a release."""
 
     pair: Pair
-    trigger: Literal["model", "app", "request", "rollback", "automatic_rollback"]
+    trigger: Trigger
     author: str
     reason: str
     request: str | None = None
     to: int | None = None
     undoes: int | None = None
     image: Digest | None = None
+    blames: int | None = None
 
 
 class WaitForPartner(msgspec.Struct, frozen=True):
@@ -150,11 +151,17 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
         case Phase.BUILT:
             return Intend(release) if release.is_rollback else Gate(release)
         case Phase.GATED:
-            return Park(release, state.hold) if state.hold is not None else Intend(release)
+            return _to_traffic(state, release)
         case Phase.INTENDED:
             return RollOut(release)
         case _:
             return Verify(release)
+
+
+def _to_traffic(state: State, release: Release) -> Intend | Park:
+    """Return the last step before users meet a release: whatever may still stop it is asked here."""
+    hold = state.hold_on(release.pair)
+    return Park(release, hold) if hold is not None else Intend(release)
 
 
 def _is_overtaken(state: State, release: Release) -> bool:
@@ -170,6 +177,8 @@ def _is_stuck(state: State, release: Release) -> bool:
     """Whether an automatic release is in trouble before it met users, and something newer could go instead."""
     if release.retry_at is None or release.phase not in (Phase.PLANNED, Phase.BUILT, Phase.GATED):
         return False
+    if release.blames is not None:
+        return _newest_halves(state) != state.release(release.blames).pair
     pair, _ = newest_pair(state)
     return release.trigger in ("model", "app") and pair is not None and pair != release.pair
 
@@ -182,9 +191,9 @@ def _overtaken_by(state: State) -> str:
 
 
 def _requested(state: State, asked: Request) -> Step:
-    held = _held(state)
-    if held is not None:
-        return Supersede(held, _overtaken_by(state))
+    ready = _in_phase(state, Phase.HELD) or _in_phase(state, Phase.CLEARED)
+    if ready is not None:
+        return Supersede(ready, _overtaken_by(state))
     return Plan(asked.pair, "request", asked.author, asked.reason, asked.id)
 
 
@@ -192,32 +201,44 @@ def _newest(state: State, target: Target, now: datetime) -> Step:
     pair, waiting = newest_pair(state)
     if waiting is not None and not _is_recorded(state, waiting):
         return waiting
-    held = _held(state)
-    if held is not None and state.is_quarantined(held.pair):
-        return Supersede(held, "its pair, or a half of it, is quarantined by now")
-    if held is not None and pair not in (None, held.pair) and state.halves_changed_at is not None:
-        return Supersede(held, "a newer pair was published")
-    if held is not None and state.hold is None:
-        return Wait(held.retry_at, "retry") if held.retry_at is not None and held.retry_at > now else Intend(held)
-    if held is not None and state.hold is not None:
-        return Idle("Held", f"{held.name} is ready; a hold by {state.hold.author} keeps it: {state.hold.reason}")
+    step = _cross_pair(state) or _ready(state, pair, now)
+    if step is not None:
+        return step
     if pair is None:
         return waiting_reason(state, waiting)
     if state.serving is not None and state.serving.pair == pair:
         if waiting is not None:
             return waiting_reason(state, waiting)
-        return Idle("UpToDate", f"{state.serving.name} is the newest pair and is live")
+        return Idle("UpToDate", f"{state.serving.name} is the newest pair that may ship, and is live")
     tried = _tried(state, pair)
     if tried is not None:
         return Idle("AlreadyReleased", f"the newest pair was {tried.name}, {tried.phase}")
     quiet = _quiet_until(state, target)
     if quiet is not None and quiet > now:
         return Wait(quiet, "quiet window")
-    trigger: Literal["model", "app"] = "app"
+    trigger: Trigger = "app"
     serving = state.serving
     if serving is None or serving.pair.model != pair.model:
         trigger = "model"
     return Plan(pair, trigger, SHIPMATE, _what_is_new(state, serving, pair))
+
+
+def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
+    """Return what becomes of a release that passed its gate and did not meet users yet, None if there is none."""
+    cleared = _in_phase(state, Phase.CLEARED)
+    if cleared is not None:
+        return _after_blame(state, cleared, newest, now)
+    held = _in_phase(state, Phase.HELD)
+    if held is None:
+        return None
+    if state.is_quarantined(held.pair):
+        return Supersede(held, "its pair, or a half of it, is quarantined by now")
+    if newest not in (None, held.pair) and state.halves_changed_at is not None:
+        return Supersede(held, "a newer pair was published")
+    hold = state.hold_on(held.pair)
+    if hold is not None:
+        return Idle("Held", f"{held.name} is ready; {hold.words} keeps it: {hold.reason}")
+    return _unless_retried(held, now) or Intend(held)
 
 
 def _is_recorded(state: State, waiting: WaitForPartner) -> bool:
@@ -236,8 +257,12 @@ def waiting_reason(state: State, waiting: WaitForPartner | None) -> Idle:
     return Idle("Quarantined", "what was published last is quarantined; publish a newer one, or release it by hand")
 
 
-def _held(state: State) -> Release | None:
-    return next((release for release in reversed(state.releases) if release.phase is Phase.HELD), None)
+def _in_phase(state: State, phase: Phase) -> Release | None:
+    return next((release for release in reversed(state.releases) if release.phase is phase), None)
+
+
+def _unless_retried(release: Release, now: datetime) -> Wait | None:
+    return Wait(release.retry_at, "retry") if release.retry_at is not None and release.retry_at > now else None
 
 
 def _tried(state: State, pair: Pair) -> Release | None:
@@ -274,12 +299,26 @@ def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
     """Return the newest pair that may ship, and what waits for a partner.
 
     Quarantined halves are passed over. Where the newest halves do not fit together, the newest of them that fits a
-    partner not older than the live one goes on, and the other waits.
+    partner not older than the live one goes on, and the other waits. Where a hold keeps back one kind of half, the
+    other kind ships with the live partner; only if there is nothing to ship so is what is held made ready.
     """
-    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
-    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
-    if app is None or model is None:
+    live, hold = state.serving, state.hold
+    if live is not None and hold is not None and hold.scope != "all":
+        if hold.scope == "app":
+            free = replace(state, apps=tuple(half for half in state.apps if half.digest == live.pair.app))
+        else:
+            free = replace(state, models=tuple(half for half in state.models if half.digest == live.pair.model))
+        pair, waiting = _newest_fitting(free)
+        if pair not in (None, live.pair):
+            return pair, waiting
+    return _newest_fitting(state)
+
+
+def _newest_fitting(state: State) -> tuple[Pair | None, WaitForPartner | None]:
+    halves = _unquarantined(state)
+    if halves is None:
         return None, None
+    app, model = halves
     waiting = None
     if app.contract != model.contract:
         waiting = WaitForPartner(app.digest, model.digest, _misfit(app, model))
@@ -288,7 +327,76 @@ def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
             return None, waiting
         app, model = partners
     pair = Pair(app.digest, model.digest)
-    return (None if pair.key in state.quarantine else pair), waiting
+    return (_with_live_partner(state, app, model) if pair.key in state.quarantine else pair), waiting
+
+
+def _unquarantined(state: State) -> tuple[AppHalf, ModelHalf] | None:
+    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
+    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
+    return (app, model) if app is not None and model is not None else None
+
+
+def _newest_halves(state: State) -> Pair | None:
+    halves = _unquarantined(state)
+    return Pair(halves[0].digest, halves[1].digest) if halves is not None else None
+
+
+def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | None:
+    """Return the newest pair of one half with the live partner of the other, where the two must not ship together."""
+    if state.serving is None:
+        return None
+    live = state.serving.pair
+    choices = [
+        (app.published_at, Pair(app.digest, live.model), state.model(live.model)),
+        (model.published_at, Pair(live.app, model.digest), state.app(live.app)),
+    ]
+    ranked = sorted(choices, key=lambda choice: choice[0], reverse=True)
+    return next(
+        (
+            pair
+            for _, pair, partner in ranked
+            if partner is not None and partner.contract == app.contract and not state.is_quarantined(pair)
+        ),
+        None,
+    )
+
+
+# -- blame: which half of a rejected pair is at fault ----------------------------------------------------------------
+
+
+def _cross_pair(state: State) -> Plan | None:
+    """Return the next cross pair to ask, None if there is no doubt or both were asked.
+
+    Where both halves of a rejected pair differ from the live one, its gate cannot tell which is at fault. Each half is
+    asked with the live partner of the other: a half that fails so is quarantined by its own gate, and the good half
+    ships. The first that fails ends it: the other half then goes its ordinary way with the live partner.
+    """
+    pair, live = _newest_halves(state), state.serving
+    if pair is None or live is None or pair.key not in state.quarantine:
+        return None
+    if pair.app == live.pair.app or pair.model == live.pair.model:
+        return None
+    bad = next((release for release in reversed(state.releases) if release.pair == pair), None)
+    if bad is None or bad.phase is not Phase.REJECTED:
+        return None
+    asked = {release.pair for release in state.releases if release.blames == bad.number}
+    for half, cross in (("model", Pair(live.pair.app, pair.model)), ("app", Pair(pair.app, live.pair.model))):
+        if cross not in asked and not state.is_quarantined(cross) and _fits(state, cross):
+            why = f"{bad.name} was rejected, and both its halves are new: is the {half} at fault?"
+            return Plan(cross, "blame", SHIPMATE, why, blames=bad.number)
+    return None
+
+
+def _fits(state: State, pair: Pair) -> bool:
+    app, model = state.app(pair.app), state.model(pair.model)
+    return app is not None and model is not None and app.contract == model.contract
+
+
+def _after_blame(state: State, cleared: Release, newest: Pair | None, now: datetime) -> Step:
+    """Return what becomes of a cross pair that passed its gate, once it is known which half is at fault."""
+    if cleared.pair != newest or (state.serving is not None and state.serving.pair == newest):
+        return Supersede(cleared, "it passed its gate, and another pair ships")
+    return _unless_retried(cleared, now) or _to_traffic(state, cleared)
 
 
 def _misfit(app: AppHalf, model: ModelHalf) -> str:

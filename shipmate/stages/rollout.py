@@ -39,9 +39,10 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     if isinstance(view, RolloutFailed):
         return _failed(release, state, view, context)
     if view is None:
-        if state.hold is not None and not release.is_rollback:
-            message = f"a hold by {state.hold.author} came before the patch: {state.hold.reason}"
-            return Held(**context.stamp(), release=release.number, hold=state.hold.id, message=message)
+        hold = state.hold_on(release.pair)
+        if hold is not None and not release.is_rollback:
+            message = f"{hold.words} came before the patch: {hold.reason}"
+            return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
         fence = max(state.fence, fence_in_cluster(target, cluster)) + 1
         return Intended(**context.stamp(), release=release.number, fence=fence)
     deadline = clock.now() + timedelta(seconds=target.rollout_within_seconds)

@@ -47,6 +47,7 @@ REACHED: dict[Phase, Story] = {
     Phase.BUILT: Story().app("A1").model("M1").plan("A1", "M1").build(),
     Phase.GATED: Story().app("A1").model("M1").plan("A1", "M1").build().gate(),
     Phase.HELD: Story().app("A1").model("M1").plan("A1", "M1").build().gate().hold().park().resume(),
+    Phase.CLEARED: Story().app("A1").model("M1").plan("A1", "M1", "blame", blames=1).build().gate(),
     Phase.INTENDED: Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend(),
     Phase.ROLLED_OUT: Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend().roll_out(),
     Phase.LIVE: Story().ship_first(),
@@ -484,7 +485,7 @@ def _any_step(story: Story, chance: random.Random) -> None:
         lambda: story.err_reading(event),
         lambda: story.ignore(event),
         lambda: story.request(key, pair(f"A{name}", "M1")),
-        lambda: story.hold(key),
+        lambda: story.hold(key, chance.choice(("all", "app", "model"))),
         lambda: story.resume("entry-3", key=key),
         lambda: story.plan(f"A{name}", f"M{name}", request=chance.choice((None, key))),
         lambda: story.await_partner(f"A{name}", f"M{name}"),
@@ -497,6 +498,7 @@ def _any_step(story: Story, chance: random.Random) -> None:
         number = chance.choice(story.state.releases).number
         steps += [
             lambda: story.intend(number),
+            lambda: story.plan(f"A{name}", f"M{name}", "blame", blames=number),
             lambda: story.supersede(number),
             lambda: story.ask_rollback(key, number),
             lambda: story.plan_rollback(number, chance.choice((None, story.newest.number)), request=key),
@@ -631,6 +633,8 @@ class Model:
         for entry in self.entries:
             if getattr(entry, "release", None) == number and entry.kind_name in kinds:
                 phase = kinds[entry.kind_name]
+                if phase == "gated" and self.of("planned", release=number)[0].blames is not None:
+                    phase = "cleared"
             elif entry.kind_name == "live":
                 phase = "retired" if phase == "live" else phase
                 undoes = self.of("planned", release=entry.release)[0]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from shipmate.core import plan
-from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, IllegalStep, Phase
+from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase
 from shipmate.core.plan import decide, guilty, last_good, newest_pair
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
@@ -35,11 +35,12 @@ def words(step: plan.Step, story: Story) -> str:
             return f"wait {(until - story.now).total_seconds():g} s: {reason}"
         case plan.Resolve(publication):
             return f"resolve {publication.event.event_id}"
-        case plan.Plan(wanted, trigger, author, _, request, to, undoes, image):
+        case plan.Plan(wanted, trigger, author, _, request, to, undoes, image, blames):
             text = f"plan {NAMES[wanted.app]}+{NAMES[wanted.model]}: {trigger} by {author}"
             text += f", asked by {request}" if request else ""
             text += f", back to r-{to}" if to else ""
             text += f", undoes r-{undoes}" if undoes else ""
+            text += f", blames r-{blames}" if blames else ""
             assert (image is not None) == (to is not None)
             return text
         case plan.WaitForPartner(app, model, _):
@@ -161,9 +162,127 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.ship_first().model("M2").plan("A1", "M2").build().reject(digest("M2")).app("A2").wait(2),
         "plan A2+M1: app by shipmate",
     ),
-    "a quarantined pair": (
-        lambda s: s.ship_first().app("A2").model("M2").plan("A2", "M2").build().reject(pair("A2", "M2").key),
+    "a quarantined pair, and nothing is live": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().reject(pair("A1", "M1").key),
         "idle: Quarantined",
+    ),
+    # which half of a rejected pair is at fault
+    "both halves are new: the model is asked with the live app": (
+        lambda s: s.reject_both_new(),
+        "plan A1+M2: blame by shipmate, blames r-2",
+    ),
+    "the model is at fault: the app goes on with the live model": (
+        lambda s: s.reject_both_new().blame("A1", "M2").reject(digest("M2")),
+        "plan A2+M1: app by shipmate",
+    ),
+    "the model is not at fault: the app is asked with the live model": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate(),
+        "plan A2+M1: blame by shipmate, blames r-2",
+    ),
+    "the app is at fault: the model ships": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().blame("A2", "M1").reject(digest("A2")),
+        "Intend r-3",
+    ),
+    "the app is at fault: the model ships when its retry is due": (
+        lambda s: (
+            s.reject_both_new()
+            .blame("A1", "M2")
+            .gate()
+            .blame("A2", "M1")
+            .reject(digest("A2"))
+            .write(Errored, release=3, stage="rollout", message="the cluster is away", retry_at=NOON.replace(hour=13))
+            .wait(3570)
+        ),
+        "wait 10 s: retry",
+    ),
+    "the app is at fault under a hold: the model waits": (
+        lambda s: s.reject_both_new().hold().blame("A1", "M2").gate().blame("A2", "M1").reject(digest("A2")),
+        "Park r-3",
+    ),
+    "only together are they at fault: the older half stays back": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().blame("A2", "M1").gate(),
+        "supersede r-4: it passed its gate, and another pair ships",
+    ),
+    "only together are they at fault: the newer half ships": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().blame("A2", "M1").gate().supersede(),
+        "Intend r-3",
+    ),
+    "only together are they at fault, and one of them is live": (
+        lambda s: (
+            s.reject_both_new()
+            .blame("A1", "M2")
+            .gate()
+            .blame("A2", "M1")
+            .gate()
+            .supersede()
+            .intend(3)
+            .roll_out(3)
+            .go_live(number=3)
+        ),
+        "idle: UpToDate",
+    ),
+    "one passed its gate, and a person brought its pair live meanwhile": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().ship("A1", "M2", "request"),
+        "supersede r-3: it passed its gate, and another pair ships",
+    ),
+    "both are at fault": (
+        lambda s: (
+            s.reject_both_new().blame("A1", "M2").reject(digest("M2")).plan("A2", "M1").build().reject(digest("A2"))
+        ),
+        "idle: UpToDate",
+    ),
+    "a newer half ends the doubt": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().app("A3").wait(2),
+        "supersede r-3: it passed its gate, and another pair ships",
+    ),
+    "a cross pair in trouble gives way to a newer half": (
+        lambda s: s.reject_both_new().blame("A1", "M2").err().app("A3"),
+        "supersede r-3: a newer pair was published while this one was in trouble: the registry is away",
+    ),
+    "a cross pair in trouble is tried again while nothing is newer": (
+        lambda s: s.reject_both_new().blame("A1", "M2").err(5),
+        "wait 4 s: retry",
+    ),
+    "a cross pair that was overtaken is not asked again": (
+        lambda s: s.reject_both_new().blame("A1", "M2").supersede().blame("A2", "M1").supersede(),
+        "plan A1+M2: model by shipmate",
+    ),
+    "a request goes before what passed its gate": (
+        lambda s: s.reject_both_new().blame("A1", "M2").gate().request("k1", pair("A1", "M2")),
+        "supersede r-3: ana asked for another release",
+    ),
+    "a cross pair that does not fit is not asked": (
+        lambda s: (
+            s.app("A1")
+            .model("M1")
+            .ship("A1", "M1", "model")
+            .app("A2", "2")
+            .model("M2", "2")
+            .plan("A2", "M2")
+            .build()
+            .reject(pair("A2", "M2").key)
+        ),
+        "idle: Quarantined",
+    ),
+    "after a rollout failed with both halves new, the newer one is tried with the live partner": (
+        lambda s: (
+            s.ship_first()
+            .app("A2")
+            .model("M2")
+            .plan("A2", "M2")
+            .build()
+            .gate()
+            .intend()
+            .roll_out()
+            .fail(pair("A2", "M2").key)
+            .plan_rollback(1, 2, "automatic_rollback")
+            .build()
+            .intend()
+            .roll_out()
+            .go_live()
+            .resume()
+        ),
+        "plan A1+M2: model by shipmate",
     ),
     "the only app is quarantined": (
         lambda s: s.app("A1").model("M1").plan("A1", "M1").build().reject(digest("A1")),
@@ -358,6 +477,42 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         "Park r-4",
     ),
     # holds
+    "a hold on models lets code ship": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").app("A2").wait(2),
+        "plan A2+M1: app by shipmate",
+    ),
+    "a hold on models lets a model get ready": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").wait(2),
+        "plan A1+M2: model by shipmate",
+    ),
+    "a hold on models parks a model": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").plan("A1", "M2").build().gate(),
+        "Park r-2",
+    ),
+    "a hold on models keeps what is parked": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").plan("A1", "M2").build().gate().park(),
+        "idle: Held",
+    ),
+    "code ships past a parked model": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").plan("A1", "M2").build().gate().park().app("A2"),
+        "supersede r-2: a newer pair was published",
+    ),
+    "after code shipped past it, the model gets ready with the new code": (
+        lambda s: s.ship_first().hold(scope="model").model("M2").app("A2").ship("A2", "M1"),
+        "plan A2+M2: model by shipmate",
+    ),
+    "a hold on apps lets a model ship": (
+        lambda s: s.ship_first().hold(scope="app").model("M2").app("A2").wait(2),
+        "plan A1+M2: model by shipmate",
+    ),
+    "a hold on apps parks code": (
+        lambda s: s.ship_first().hold(scope="app").app("A2").plan("A2", "M1").build().gate(),
+        "Park r-2",
+    ),
+    "a hold on apps keeps a first release too": (
+        lambda s: s.hold(scope="app").app("A1").model("M1").plan("A1", "M1").build().gate(),
+        "Park r-1",
+    ),
     "a hold lets a release get ready": (
         lambda s: s.ship_first().hold().app("A2").wait(2),
         "plan A2+M1: app by shipmate",

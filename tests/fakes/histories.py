@@ -139,8 +139,9 @@ class Story:
             RollbackRequested, request=key, author="bo", reason="daisies come back wrong", to=to, undoes=undoes
         )
 
-    def hold(self, key: str = "hold") -> Self:
-        return self.write(HoldSet, request=key, author="bo", reason="a demo is on", fence=self.state.fence + 1)
+    def hold(self, key: str = "hold", scope: str = "all") -> Self:
+        fence = self.state.fence + 1
+        return self.write(HoldSet, request=key, author="bo", reason="a demo is on", fence=fence, scope=scope)
 
     def resume(self, hold: str | None = None, key: str = "resume") -> Self:
         if hold is None:
@@ -246,6 +247,14 @@ class Story:
     def ship_first(self) -> Self:
         """Publish A1 and M1, and bring them live as r-1."""
         return self.app("A1").model("M1").ship("A1", "M1", "model")
+
+    def reject_both_new(self) -> Self:
+        """After A1 and M1 are live, publish A2 and M2 together; r-2, their pair, is rejected."""
+        return self.ship_first().app("A2").model("M2").plan("A2", "M2").build().reject(pair("A2", "M2").key)
+
+    def blame(self, app: str, model: str) -> Self:
+        """Build a cross pair that tells the halves of r-2 apart."""
+        return self.plan(app, model, "blame", blames=2).build()
 
     def roll_back(self, to: int, undoes: int | None, *quarantine: str) -> Self:
         """Go back to an earlier release, all the way."""

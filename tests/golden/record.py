@@ -1,0 +1,114 @@
+"""Records golden ledgers: each scenario below, told by the real pipeline over the ports in memory.
+
+`python -m tests.golden.record` writes the ledgers that are missing and their states. What was recorded once is kept
+as it is, since real ledgers of its time look like it; to have a scenario recorded anew, give it another name.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
+from shipmate.errors import NotAllowed, Retryable
+from tests.core.test_golden import as_text, state_file, state_of
+from tests.world import World
+
+HERE = Path(__file__).parent
+
+
+def main_job() -> World:
+    """A model and an app make a release; a new model and new code follow, each by itself."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, model="1.1")
+    _publish(world, app="2.3.1")
+    return world
+
+
+def rollback_hold_resume() -> World:
+    """A person rolls back, which holds the target; what is published waits for the resume."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, app="2.3.1")
+    world.commands().rollback("vision", "back", "bo", RollbackBody(reason="daisies come back wrong"))
+    world.run()
+    _publish(world, app="2.3.2")
+    world.commands().resume("vision", "go-on", "bo", HoldBody(reason="2.3.2 mends it"))
+    world.run()
+    world.commands().hold("vision", "stop", "ana", HoldBody(reason="a demo is on"))
+    _publish(world, model="1.1")
+    world.commands().release("vision", "now", "ana", ReleaseBody(reason="the demo wants it"))
+    world.run()
+    return world
+
+
+def rejection_quarantine() -> World:
+    """A worse model is quarantined, good code ships without it, and an override asks its gate again."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, model="1.1", says="honeycomb")
+    _publish(world, app="2.3.1")
+    model = world.state.release(2).pair.model
+    body = ReleaseBody(reason="the photo is a honeycomb", model=model, override=True)
+    world.commands().release("vision", "all-the-same", "ana", body)
+    world.run()
+    world.broken_doors.add("2.3.2")
+    _publish(world, app="2.3.2")
+    return world
+
+
+def waiting_for_partner() -> World:
+    """A model of a new contract waits for its app, and ships with it; so does an app, the other way round."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, model="2.0", contract="2")
+    _publish(world, app="3.0.0", contract="2")
+    _publish(world, app="4.0.0", contract="3")
+    _publish(world, model="3.0", contract="3")
+    return world
+
+
+def errors_and_retries() -> World:
+    """What is outside is in trouble at every stage; a half is gone; code without a contract is skipped."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
+    world.cluster.fail("create_gate_pod", NotAllowed("the controller may not create pods in vision"))
+    world.cluster.fail("patch_deployment", Retryable("connection reset"), after=True)
+    _publish(world, model="1.1")
+    event = world.publish_model("1.2")
+    world.models.delete("models", "net/1.2/model.onnx")
+    world.pipeline().intake(event)
+    world.run()
+    world.pipeline().intake(world.push_app("2.3.1", contract=None))
+    world.run()
+    world.push_app("2.3.2")
+    world.pipeline().sweep()
+    world.run()
+    return world
+
+
+def _publish(  # what is told of the model goes into its manifest
+    world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
+) -> None:
+    if app is not None:
+        world.pipeline().intake(world.push_app(app, contract))
+    if model is not None:
+        world.pipeline().intake(world.publish_model(model, says, contract=contract))
+    world.run()
+
+
+SCENARIOS: dict[str, Callable[[], World]] = {
+    "main-job": main_job,
+    "rollback-hold-resume": rollback_hold_resume,
+    "rejection-quarantine": rejection_quarantine,
+    "waiting-for-partner": waiting_for_partner,
+    "errors-and-retries": errors_and_retries,
+}
+
+
+if __name__ == "__main__":
+    for name, scenario in SCENARIOS.items():
+        ledger = HERE / f"{name}.jsonl"
+        if not ledger.exists():
+            ledger.write_text(scenario().story())
+            state_file(ledger).write_text(as_text(state_of(ledger)))
