@@ -354,8 +354,8 @@ PENDING = Story().receive(pushed("e9", "A1"))
             (
                 "errored",
                 (
-                    "vision-app:main of 2026-01-01 12:00:00 UTC was found by the sweep, as no event told of it and cannot "
-                    "be read yet: the registry is away"
+                    "vision-app:main of 2026-01-01 12:00:00 UTC was found by the sweep, as no event told of it "
+                    "and cannot be read yet: the registry is away"
                 ),
                 "it is read again at 2026-01-01 12:00:06 UTC; nothing is lost",
             ),
