@@ -110,20 +110,22 @@ class LocalCloud:
         settings: Mapping[str, str] | None = None,
         lease_seconds: float = 600,
         time_scale: float = 1.0,
+        apply_targets: bool = True,
     ) -> None:
         """Start what does not run, and return when an event would be delivered.
 
         `targets_yaml` is the text of the targets file (None: examples/targets.yaml), `instances` the number of
         Functions workers; `settings` go on top of `app_settings`; `lease_seconds` is how long the queue hides what a
         killed worker held; `time_scale` shortens the waits of a relay that is started now. Every namespace in the
-        targets gets what k8s/ says; the controller's account is that of the first. Raises StartError, SetupError,
+        targets gets what k8s/ says, unless `apply_targets` is false because the caller made what targets run on; the
+        controller's account is that of the first namespace. Raises StartError, SetupError,
         AccessError and RelayError with what to do, and Invalid for the targets.
         """
         targets = self._write_targets(EXAMPLE_TARGETS.read_text() if targets_yaml is None else targets_yaml)
         namespaces = _each_once(target.deployment.namespace for target in targets)
         containers = _each_once(target.model.container for target in targets)
         with ThreadPoolExecutor() as pool:
-            access = pool.submit(self._start_cluster, namespaces)
+            access = pool.submit(self._start_cluster, namespaces, apply_targets=apply_targets)
             stored = pool.submit(self._start_storage, containers)
             pushed = pool.submit(registry.start, self.cloud)
             stored.result()
@@ -160,13 +162,13 @@ class LocalCloud:
         with suppress(ResourceExistsError):
             queues.create_queue(QUEUE)
 
-    def _start_cluster(self, namespaces: Sequence[str]) -> str:
+    def _start_cluster(self, namespaces: Sequence[str], *, apply_targets: bool) -> str:
         """Start Kubernetes, apply what targets run on, and return SHIPMATE_CLUSTER."""
         if self.context is None:
             cluster.up()
             cluster.add_registry_mirror(self.cloud.registry)
         found = self.target_cluster()
-        for namespace in namespaces:
+        for namespace in namespaces if apply_targets else ():
             found.apply_target(self.cloud, namespace)
         out = self.cloud.state / "controller.kubeconfig"
         return controller_kubeconfig(found.kubeconfig, namespaces[0], out, context=found.context, also=namespaces[1:])

@@ -19,6 +19,8 @@ NETWORK = "10.213.0.0/16"
 
 POD_NETWORK = "10.213.0.0/24"
 NODE_ADDRESS = "10.213.0.1"
+MAX_PODS = 240
+"""So many of the pod network's 253 addresses are given to pods; those of pods that just ended come free a bit later."""
 SERVICE_NETWORK = "10.213.128.0/20"
 KUBERNETES_SERVICE = "10.213.128.1"
 """The first address of the Service network, which the API server gives to itself."""

@@ -1,0 +1,3 @@
+module shipmate.dev/drill/app
+
+go 1.24.0

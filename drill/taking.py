@@ -1,0 +1,91 @@
+"""What the Event Grid relay delivered during a drill, and what the Functions app acknowledged, in which order."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drill.world import app_repository
+from localcloud.eventgrid.client import RelayClient
+
+PAGE = 500
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Deliveries of the burst. Only those of publishes are counted, but `acknowledged` has the ids of all events."""
+
+    acknowledged: frozenset[str]
+    deliveries: int
+    """Acknowledged deliveries of publishes, duplicates among them."""
+    twice: int
+    """Publishes whose event was acknowledged more than once."""
+    out_of_order: int
+    """Deliveries that came after one of a newer publish of the same half of the same target."""
+    failed_attempts: int
+    """Attempts that were not answered with success, because what should answer was killed or away."""
+    dead_lettered: int
+    seconds: float
+    """From the first event to the last acknowledgement."""
+
+    @property
+    def a_second(self) -> float:
+        """Deliveries of publishes acknowledged a second."""
+        return self.deliveries / self.seconds if self.seconds else 0.0
+
+
+def taken_in(relay: RelayClient, since: float, targets: Collection[str]) -> Taken:
+    """Return what was delivered of the events that came since a Unix time."""
+    return judge([each for each in _all(relay) if each["publishedAt"] >= since], targets)
+
+
+def _all(relay: RelayClient) -> Iterator[Mapping[str, Any]]:
+    after = 0
+    while page := relay.deliveries(after=after, limit=PAGE):
+        yield from page
+        after = page[-1]["number"]
+
+
+def judge(deliveries: Sequence[Mapping[str, Any]], targets: Collection[str]) -> Taken:
+    """Return what a list of deliveries, as the relay tells them, amounts to."""
+    followed = {app_repository(target) for target in targets}
+    publishes = [each for each in deliveries if _is_publish(each["subject"], followed)]
+    arrived = sorted(
+        (at, each["eventNumber"], _half(each["subject"])) for each in publishes if (at := _acknowledged_at(each))
+    )
+    times = Counter(number for _, number, _ in arrived)
+    first = min((each["publishedAt"] for each in publishes), default=0.0)
+    return Taken(
+        acknowledged=frozenset(each["eventId"] for each in deliveries if each["state"] == "delivered"),
+        deliveries=len(arrived),
+        twice=sum(count > 1 for count in times.values()),
+        out_of_order=_out_of_order(arrived),
+        failed_attempts=sum(attempt["outcome"] != "Delivered" for each in deliveries for attempt in each["attempts"]),
+        dead_lettered=sum(each["state"] == "dead_lettered" for each in deliveries),
+        seconds=max((at for at, _, _ in arrived), default=first) - first,
+    )
+
+
+def _is_publish(subject: str, followed: Collection[str]) -> bool:
+    return subject.endswith("/manifest.json") or subject.partition(":")[0] in followed
+
+
+def _half(subject: str) -> str:
+    """Return the target's half that an event is about: a model's folder, or an app repository."""
+    return subject.rsplit("/", 2)[0] if subject.endswith("/manifest.json") else subject
+
+
+def _acknowledged_at(delivery: Mapping[str, Any]) -> float | None:
+    return next(
+        (attempt["at"] + attempt["seconds"] for attempt in delivery["attempts"] if attempt["outcome"] == "Delivered"),
+        None,
+    )
+
+
+def _out_of_order(arrived: Iterable[tuple[float, int, str]]) -> int:
+    newest: defaultdict[str, int] = defaultdict(int)
+    late = 0
+    for _, number, half in arrived:
+        late += number < newest[half]
+        newest[half] = max(newest[half], number)
+    return late
