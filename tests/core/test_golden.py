@@ -1,7 +1,8 @@
 """Golden ledgers: histories that were recorded once, which every build must go on folding to the same states.
 
 A ledger in tests/golden is never edited: real ones of its time look like it. A state may change with the fold; then
-`python -m tests.core.test_golden` writes the states anew, and the difference is for the reviewer to judge.
+`python -m tests.core.test_golden` writes the states anew, and the difference is for the reviewer to judge. Most were
+recorded by `python -m tests.golden.record`.
 """
 
 from pathlib import Path

@@ -7,7 +7,7 @@ as it is, since real ledgers of its time look like it; to have a scenario record
 from collections.abc import Callable
 from pathlib import Path
 
-from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
+from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import NotAllowed, Retryable
 from tests.core.test_golden import as_text, state_file, state_of
 from tests.world import World
@@ -32,7 +32,7 @@ def rollback_hold_resume() -> World:
     world.commands().rollback("vision", "back", "bo", RollbackBody(reason="daisies come back wrong"))
     world.run()
     _publish(world, app="2.3.2")
-    world.commands().resume("vision", "go-on", "bo", HoldBody(reason="2.3.2 mends it"))
+    world.commands().resume("vision", "go-on", "bo", ResumeBody(reason="2.3.2 mends it"))
     world.run()
     world.commands().hold("vision", "stop", "ana", HoldBody(reason="a demo is on"))
     _publish(world, model="1.1")
@@ -87,6 +87,26 @@ def errors_and_retries() -> World:
     return world
 
 
+def blame() -> World:
+    """Code and a bad model come together: a cross pair each tells which half is at fault, and the code ships."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, app="2.3.1", model="1.1", says="honeycomb")
+    return world
+
+
+def scoped_hold() -> World:
+    """A hold on models lets code through; the resume ships what was held."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    world.commands().hold("vision", "stop", "ana", HoldBody(reason="an audit of the models", scope="model"))
+    _publish(world, model="1.1")
+    _publish(world, app="2.3.1")
+    world.commands().resume("vision", "go-on", "ana", ResumeBody(reason="the audit is over"))
+    world.run()
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -103,6 +123,8 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "rejection-quarantine": rejection_quarantine,
     "waiting-for-partner": waiting_for_partner,
     "errors-and-retries": errors_and_retries,
+    "blame": blame,
+    "scoped-hold": scoped_hold,
 }
 
 

@@ -10,6 +10,8 @@ ENDINGS = {
     "rejection-quarantine": ["retired", "rejected", "retired", "rejected", "rolled_back", "live"],
     "waiting-for-partner": ["retired", "retired", "live"],
     "errors-and-retries": ["retired", "retired", "rejected", "live"],
+    "blame": ["retired", "rejected", "rejected", "live"],
+    "scoped-hold": ["retired", "superseded", "retired", "live"],
 }
 
 

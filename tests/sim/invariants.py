@@ -1,0 +1,594 @@
+"""What must hold of every finished run, judged from outside: the ledger's entries, the cluster's patches, the truth.
+
+None of Shipmate's own rules is asked here: what a hold, a quarantine, a head or a phase is, the slow model says
+(`tests.sim.model`) or this file. `check` raises the first `Violation`, with the story that led to it.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from shipmate.core.events import ImagePushed, ModelPublished
+from shipmate.core.fold import fold
+from shipmate.core.ledger import (
+    AnyEntry,
+    Built,
+    Failed,
+    Gated,
+    Held,
+    HoldSet,
+    IgnoredEvent,
+    Intended,
+    Live,
+    Phase,
+    Planned,
+    Received,
+    Rejected,
+    Requested,
+    Resolved,
+    Resumed,
+    RollbackRequested,
+    Skipped,
+    State,
+    Superseded,
+    Waiting,
+)
+from shipmate.core.refs import Pair
+from tests.sim import model
+from tests.sim.history import History, Patch, TargetRun
+
+UNDER_WAY = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT})
+ENDED = frozenset({Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK, Phase.RETIRED, Phase.LIVE})
+EVERY_ENTRY = 97
+"""One seed in so many compares the fold with its model after every entry; each does at the end."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold: its number and name, what happened, and the story."""
+
+    def __init__(self, number: int, name: str, what: str, story: str) -> None:
+        super().__init__(f"invariant {number}, {name}: {what}\n{story}")
+        self.number = number
+        self.name = name
+        self.what = what
+
+
+def check(history: History) -> None:
+    """Raise Violation for the first invariant that does not hold of a finished run."""
+    for run in history.targets:
+        seen = Seen(history, run)
+        for number, (name, complaints) in INVARIANTS.items():
+            for what in complaints(seen):
+                raise Violation(number, name, f"seed {history.seed}, {run.target.name}: {what}", story(run))
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A target's run, indexed for those who judge it."""
+
+    history: History
+    run: TargetRun
+
+    @property
+    def entries(self) -> tuple[AnyEntry, ...]:
+        return self.run.entries
+
+    def each[E](self, kind: type[E]) -> list[tuple[int, E]]:
+        """Return the entries of a kind with their places."""
+        return [(index, entry) for index, entry in enumerate(self.entries) if isinstance(entry, kind)]
+
+    @cached_property
+    def planned(self) -> dict[int, tuple[int, Planned]]:
+        return {entry.release: (index, entry) for index, entry in self.each(Planned)}
+
+    @cached_property
+    def phases(self) -> dict[int, Phase]:
+        """Where each release stands at the end."""
+        return {number: model.phase(self.entries, number) for number in self.planned}
+
+    @cached_property
+    def moves(self) -> list[tuple[int, Patch, int]]:
+        """The patches that brought another release, with their places and that release's number."""
+        return [
+            (place, patch, int((patch.after.release or "r-0").removeprefix("r-")))
+            for place, patch in enumerate(self.run.patches)
+            if (patch.after.release, patch.after.containers) != (patch.before.release, patch.before.containers)
+        ]
+
+    def is_forward(self, number: int) -> bool:
+        """Whether a release is no rollback."""
+        return self.planned[number][1].to is None
+
+    def intent(self, number: int, fence: int | None) -> int | None:
+        """Return the place of the entry that gave a release a fence."""
+        return next((i for i, e in self.each(Intended) if (e.release, e.fence) == (number, fence)), None)
+
+
+# -- 1: nothing that was acknowledged is lost ----------------------------------------------------------------------
+
+
+def nothing_is_lost(seen: Seen) -> Iterator[str]:
+    """An acknowledged event is in the ledger, was read, and what it published came to an end that is on record."""
+    received = {entry.event.event_id: entry for _, entry in seen.each(Received)}
+    ignored = {entry.event.event_id: entry for _, entry in seen.each(IgnoredEvent)}
+    answers = {e.event_id: e for _, e in [*seen.each(Resolved), *seen.each(Skipped)]}
+    for each in seen.run.acknowledged:
+        event_id = each.event.event_id
+        if event_id not in received and event_id not in ignored:
+            yield f"{event_id} was acknowledged and is not in the ledger"
+        elif event_id in ignored:
+            yield from _is_ignored_rightly(ignored[event_id], received, each.event)
+        elif event_id not in answers and not _may_be_stuck(seen):
+            yield f"{event_id} was acknowledged and never read"
+    for _, answer in seen.each(Skipped):
+        yield from _is_skipped_rightly(seen, answer, received[answer.event_id].event)
+    if not _may_be_stuck(seen):
+        yield from _halves_without_an_end(seen)
+    for command in seen.run.commands:
+        if not any(isinstance(e, model.COMMANDS) and e.request == command.key for e in seen.entries):
+            yield f"the {command.kind} {command.key} was answered and is not in the ledger"
+
+
+def _is_ignored_rightly(
+    ignored: IgnoredEvent, received: dict[str, Received], event: ModelPublished | ImagePushed
+) -> Iterator[str]:
+    if not isinstance(event, ModelPublished) or event.sequencer is None:
+        yield f"{event.event_id} was ignored as {ignored.event.reason}, and nothing says that it is old"
+        return
+    newer = [
+        each.event
+        for each in received.values()
+        if isinstance(each.event, ModelPublished)
+        and (each.event.container, each.event.path) == (event.container, event.path)
+        and each.event.sequencer is not None
+        and each.event.sequencer >= event.sequencer
+    ]
+    if not newer:
+        yield f"{event.event_id} was ignored as {ignored.event.reason}, and is the newest of its blob"
+
+
+def _is_skipped_rightly(seen: Seen, skipped: Skipped, event: ModelPublished | ImagePushed) -> Iterator[str]:
+    truth, place = seen.run.truth, seen.entries.index(skipped)
+    if not skipped.reason or not skipped.message:
+        yield f"{skipped.event_id} was skipped without a reason"
+    if skipped.reason == "Stale" and isinstance(event, ImagePushed) and event.digest == truth.app_head:
+        pushed_before = [half for half in truth.apps if half.at <= skipped.at]
+        if pushed_before and pushed_before[-1].digest == event.digest and truth.apps[-1].digest == event.digest:
+            last = [half.digest for half in truth.apps if half.digest != event.digest]
+            if len(last) == len(truth.apps) - 1:  # pushed once, and the tag never moved on
+                yield f"{skipped.event_id} was skipped as stale, and the tag points to it"
+    if skipped.reason == "Duplicate" and not any(isinstance(e, Resolved) for e in seen.entries[:place]):
+        yield f"{skipped.event_id} was skipped as known, and nothing was known"
+    if skipped.reason == "Quarantined" and not model.quarantine(seen.entries[:place]):
+        yield f"{skipped.event_id} was skipped as quarantined, and nothing was quarantined"
+
+
+def _halves_without_an_end(seen: Seen) -> Iterator[str]:
+    """The newest half of each kind is live, ended with a reason, held, waits for a partner, or is barred."""
+    apps, models = model.apps(seen.entries), model.models(seen.entries)
+    if not apps or not models:
+        return
+    barred = model.quarantine(seen.entries)
+    waits = [entry for _, entry in seen.each(Waiting)]
+    for kind, half in (("app", apps[-1]), ("model", models[-1])):
+        own = [n for n, (_, planned) in seen.planned.items() if getattr(planned.pair, kind) == half.digest]
+        phases = {seen.phases[number] for number in own}
+        is_explained = (
+            half.digest in barred
+            or phases & (ENDED | {Phase.HELD})
+            or any(getattr(entry, kind) == half.digest for entry in waits)
+            or any(model.is_barred(pair, barred) for pair in [Pair(apps[-1].digest, models[-1].digest)])
+        )
+        if not is_explained:
+            yield f"the {kind} {half.version} is the newest and came to no end: {sorted(phases)}"
+
+
+def _may_be_stuck(seen: Seen) -> bool:
+    """Whether nobody may be left to go on: a message was poisoned, and no timer wakes the target."""
+    return seen.history.poisoned > 0 and seen.history.sweep_off
+
+
+# -- 2: once ---------------------------------------------------------------------------------------------------------
+
+
+def each_thing_happens_once(seen: Seen) -> Iterator[str]:
+    """One record of each thing; one pair on its way; equal effects; no pod left; a replay that changes nothing."""
+    yield from _recorded_once(seen)
+    yield from _one_release_an_occasion(seen)
+    yield from _one_on_its_way(seen)
+    yield from _equal_effects(seen)
+    if seen.run.most_gate_pods > 1:
+        yield f"{seen.run.most_gate_pods} pods were there for one gate"
+    if seen.run.gate_pods and not seen.history.sweep_off:
+        yield f"gate pods were left behind: {', '.join(pod.name for pod in seen.run.gate_pods)}"
+    if seen.run.replayed:
+        yield f"replaying all events wrote {seen.run.replayed[0]}"
+    if seen.run.replayed_effects:
+        yield f"replaying all events did {seen.run.replayed_effects[0]}"
+
+
+def _recorded_once(seen: Seen) -> Iterator[str]:
+    kinds = {
+        "entry": [entry.id for entry in seen.entries],
+        "event": [e.event.event_id for e in seen.entries if isinstance(e, Received | IgnoredEvent)],
+        "answer to event": [e.event_id for e in seen.entries if isinstance(e, Resolved | Skipped)],
+        "request": [e.request for e in seen.entries if isinstance(e, Requested | RollbackRequested | HoldSet)],
+        "resume": [e.request for e in seen.entries if isinstance(e, Resumed)],
+        "release": [e.release for e in seen.entries if isinstance(e, Planned)],
+        "plan for": [e.request for e in seen.entries if isinstance(e, Planned) and e.request is not None],
+        "verdict on": [e.release for e in seen.entries if isinstance(e, Gated | Rejected)],
+        "live": [e.release for e in seen.entries if isinstance(e, Live)],
+        "fence": [e.fence for e in seen.entries if isinstance(e, Intended | HoldSet)],
+    }
+    for what, names in kinds.items():
+        for name, number in Counter(names).items():
+            if number > 1:
+                yield f"{what} {name} is in the ledger {number} times"
+
+
+def _one_release_an_occasion(seen: Seen) -> Iterator[str]:
+    """A pair goes out by itself once, unless a half of it was published anew, or the first was superseded."""
+    for place, planned in seen.each(Planned):
+        if planned.trigger not in ("model", "app"):
+            continue
+        for before, earlier in seen.each(Planned):
+            if before >= place or earlier.pair != planned.pair:
+                continue
+            anew = any(
+                isinstance(entry, Resolved) and entry.half.digest in (planned.pair.app, planned.pair.model)
+                for entry in seen.entries[before:place]
+            )
+            if not anew and model.phase(seen.entries[:place], earlier.release) is not Phase.SUPERSEDED:
+                yield f"r-{planned.release} brings the pair that r-{earlier.release} brought, for no new reason"
+    undone: dict[int, int] = {}
+    for place, planned in seen.each(Planned):
+        if planned.trigger == "automatic_rollback" and planned.undoes is not None:
+            earlier = undone.get(planned.undoes)
+            if earlier is not None and not _missed_its_image(seen, earlier, place):
+                yield f"r-{planned.release} undoes r-{planned.undoes}, which r-{earlier} undid"
+            undone[planned.undoes] = planned.release
+
+
+def _missed_its_image(seen: Seen, number: int, until: int) -> bool:
+    failures = [e for e in seen.entries[:until] if isinstance(e, Failed) and e.release == number]
+    return any(entry.stage == "build" for entry in failures)
+
+
+def _one_on_its_way(seen: Seen) -> Iterator[str]:
+    under_way: set[int] = set()
+    for entry in seen.entries:
+        number = getattr(entry, "release", None)
+        if isinstance(entry, Planned | Intended):
+            under_way.add(entry.release)
+        elif isinstance(entry, Rejected | Held | Live | Failed | Superseded) or (
+            isinstance(entry, Gated) and seen.planned[entry.release][1].blames is not None
+        ):
+            under_way.discard(entry.release)
+        if len(under_way) > 1:
+            yield f"r-{number} moved while {sorted(under_way)} were on their way"
+
+
+def _equal_effects(seen: Seen) -> Iterator[str]:
+    images: dict[Pair, str] = {}
+    for _, built in seen.each(Built):
+        pair = seen.planned[built.release][1].pair
+        if images.setdefault(pair, built.image) != built.image:
+            yield f"r-{built.release} was built into another image than before"
+    for number, times in Counter(number for _, _, number in seen.moves).items():
+        if times > 1:
+            yield f"r-{number} was patched in {times} times"
+    for place, patch, number in seen.moves:
+        built_image = model.image(seen.entries[: patch.entries], number) if number in seen.planned else None
+        if not any(each.image.endswith(f"@{built_image}") for each in patch.after.containers):
+            yield f"patch {place} brought r-{number} with an image that is not its own"
+
+
+# -- 3: live never moves back ---------------------------------------------------------------------------------------
+
+
+def live_never_moves_back(seen: Seen) -> Iterator[str]:
+    """By the cluster's own history: releases rise, each under its own fence, and their halves do not grow older."""
+    newest = 0
+    for place, patch, number in seen.moves:
+        if number not in seen.planned:
+            yield f"patch {place} brought r-{number}, which is not in the ledger"
+            return
+        intent = seen.intent(number, patch.after.fence)
+        if intent is None or intent >= patch.entries:
+            yield f"r-{number} was patched in with fence {patch.after.fence}, which it never had"
+        if patch.before.fence is not None and (patch.after.fence or 0) <= patch.before.fence:
+            yield f"r-{number} was patched in under the fence {patch.after.fence}, not above {patch.before.fence}"
+        if number <= newest:
+            yield f"the cluster moved back from r-{newest} to r-{number}, without a release on record"
+        newest = max(newest, number)
+        if seen.planned[number][1].trigger in ("model", "app", "blame"):
+            yield from _grew_older(seen, patch, number)
+
+
+def _grew_older(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
+    """Compare what a release brings with what was live last, and with what the cluster ran, unless that was bad."""
+    until = seen.entries[: patch.entries]
+    serving = model.live(until)
+    running = int((patch.before.release or "r-0").removeprefix("r-"))
+    barred = model.quarantine(until)
+    for before in {serving, running} & seen.planned.keys():
+        pair = seen.planned[before][1].pair
+        is_bad = before != serving and model.phase(until, before) in (Phase.FAILED, Phase.SUPERSEDED)
+        for kind, published in (("app", seen.run.truth.apps), ("model", seen.run.truth.models)):
+            old, new = getattr(pair, kind), getattr(seen.planned[number][1].pair, kind)
+            order = [half.digest for half in published if half.at <= patch.at]
+            places = {digest: place for place, digest in enumerate(order)}  # the last place counts
+            if places.get(new, -1) < places.get(old, -1) and not is_bad and old not in barred:
+                yield f"r-{number} was patched in with an older {kind} than r-{before} had"
+
+
+# -- 4: nothing ships that must not --------------------------------------------------------------------------------
+
+
+def nothing_ships_that_must_not(seen: Seen) -> Iterator[str]:
+    """What is patched in passed its own gate, is not quarantined, and is not under a hold that is in force."""
+    for place, patch, number in seen.moves:
+        if number not in seen.planned:
+            yield f"patch {place} brought r-{number}, which is not in the ledger"
+            return
+        planned = seen.planned[number][1]
+        if patch.after.pair != planned.pair.key:
+            yield f"r-{number} was patched in with another pair than its own"
+        barred = model.quarantine(seen.entries[: patch.entries])
+        if model.is_barred(planned.pair, barred):
+            yield f"r-{number} was patched in although it is quarantined"
+        if seen.is_forward(number):
+            yield from _passed_its_gate(seen, patch, number)
+            yield from _is_held(seen, place, patch, number)
+    yield from _intended_under_a_hold(seen)
+    yield from _quarantines_what_is_guilty(seen)
+    for command in seen.run.commands:
+        asked = [e for _, e in seen.each(Requested) if e.request == command.key]
+        if command.kind == "release" and command.override and not any(entry.override for entry in asked):
+            yield f"the override of {command.key} is not on record"
+    for place, asked_for in seen.each(Requested):
+        if not asked_for.override and model.is_barred(asked_for.pair, model.quarantine(seen.entries[:place])):
+            yield f"{asked_for.request} asks for a quarantined pair without an override"
+
+
+def _passed_its_gate(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
+    verdicts = [e for e in seen.entries[: patch.entries] if isinstance(e, Gated) and e.release == number]
+    if not verdicts:
+        yield f"r-{number} was patched in without a gate of its own"
+    if any(not entry.report.passed for entry in verdicts):
+        yield f"r-{number} was patched in although its gate found it wrong"
+    pair = seen.planned[number][1].pair
+    if pair.model in seen.run.truth.wrong_models:
+        yield f"r-{number} was patched in, and its model answers wrongly: its gate cannot have asked it"
+
+
+def _holds(seen: Seen) -> Iterator[tuple[str, str, int, int]]:
+    """Yield each hold's id and scope, its entry's place, and the place of the entry that lifted it."""
+    for place, entry in enumerate(seen.entries):
+        if isinstance(entry, HoldSet):
+            held, scope = entry.id, entry.scope
+        elif (
+            isinstance(entry, Live) and not seen.is_forward(entry.release) and model.hold(seen.entries[:place]) is None
+        ):
+            held, scope = entry.id, "all"
+        else:
+            continue
+        lifted = [index for index, each in seen.each(Resumed) if each.hold == held]
+        yield held, scope, place, lifted[0] if lifted else len(seen.entries)
+
+
+def _keeps_back(scope: str, pair: Pair, live: Pair | None) -> bool:
+    if scope == "all" or live is None:
+        return True
+    return pair.app != live.app if scope == "app" else pair.model != live.model
+
+
+def _pair_of(seen: Seen, number: int | None) -> Pair | None:
+    return seen.planned[number][1].pair if number is not None else None
+
+
+def _is_held(seen: Seen, place: int, patch: Patch, number: int) -> Iterator[str]:
+    """Whether a patch was accepted after a hold was reported, by a release that was intended before it was lifted."""
+    intent = seen.intent(number, patch.after.fence)
+    reported = {c.key: c.patches for c in reversed(seen.run.commands) if c.kind == "hold" and c.answer.accepted}
+    for held, scope, since, lifted in _holds(seen):
+        entry = seen.entries[since]
+        if isinstance(entry, HoldSet):
+            in_force = place >= reported.get(entry.request, len(seen.run.patches))
+        else:
+            in_force = patch.entries > since
+        live = _pair_of(seen, model.live(seen.entries[: since + 1]))
+        if in_force and (intent is None or intent < lifted) and _keeps_back(scope, seen.planned[number][1].pair, live):
+            yield f"r-{number} was patched in after the hold {held} was in force"
+
+
+def _intended_under_a_hold(seen: Seen) -> Iterator[str]:
+    for held, scope, since, lifted in _holds(seen):
+        for place, intended in seen.each(Intended):
+            live = _pair_of(seen, model.live(seen.entries[:place]))
+            pair = seen.planned[intended.release][1].pair
+            if since < place < lifted and seen.is_forward(intended.release) and _keeps_back(scope, pair, live):
+                yield f"r-{intended.release} was intended while the hold {held} was in force"
+
+
+def _quarantines_what_is_guilty(seen: Seen) -> Iterator[str]:
+    """A verdict bars the half that differs from the live pair, by its digest, or the pair by its key."""
+    for place, entry in enumerate(seen.entries):
+        if not isinstance(entry, Rejected | Failed) or not seen.is_forward(entry.release):
+            continue
+        pair, live = seen.planned[entry.release][1].pair, _pair_of(seen, model.live(seen.entries[:place]))
+        if isinstance(entry, Failed) and not entry.quarantine and entry.stage == "rollout":
+            continue  # nodes, pulls, people: nobody's fault
+        if isinstance(entry, Rejected) and entry.withdrawn is not None:
+            continue
+        if live is None or (pair.app != live.app and pair.model != live.model):
+            guilty: tuple[str, ...] = (pair.key,)
+        elif pair == live:
+            guilty = ()
+        else:
+            guilty = (pair.app,) if pair.app != live.app else (pair.model,)
+        if set(entry.quarantine) != set(guilty):
+            yield f"r-{entry.release} ended and quarantined {entry.quarantine} instead of {guilty}"
+
+
+# -- 5: convergence --------------------------------------------------------------------------------------------------
+
+
+def the_target_converges(seen: Seen) -> Iterator[str]:
+    """When faults stop, nothing is left half done, and users get the newest pair that is allowed."""
+    if not seen.history.settled:
+        yield f"there was still something to do after {seen.history.calm_steps} calm steps"
+    if _may_be_stuck(seen):
+        return
+    for number, phase in seen.phases.items():
+        if phase in UNDER_WAY or phase is Phase.CLEARED:
+            yield f"r-{number} is still {phase}"
+    entries = seen.entries
+    if model.publications(entries):
+        yield f"{model.publications(entries)[0].event.event_id} was never read"
+    if model.request(entries) is not None or model.rollback_request(entries) is not None:
+        yield "what a person asked for was never done"
+    hold = model.hold(entries)
+    held = [number for number, phase in seen.phases.items() if phase is Phase.HELD]
+    if held and hold is None:
+        yield f"r-{held[0]} is held, and nothing holds it"
+    yield from _runs_what_is_live(seen)
+    yield from _newest_is_live(seen)
+    yield from _heads_are_known(seen)
+
+
+def _runs_what_is_live(seen: Seen) -> Iterator[str]:
+    serving = model.live(seen.entries)
+    if serving is None or seen.run.deployment.release == f"r-{serving}":
+        return
+    last = max(seen.planned, default=0)
+    is_undone = seen.phases[last] is Phase.FAILED and not _can_go_back(seen)
+    if seen.phases[last] is Phase.FAILED and not seen.is_forward(last):
+        return  # there is no rollback of a rollback: the status says that the target drifted
+    if not is_undone:
+        yield f"r-{serving} is live by the ledger, and the cluster runs {seen.run.deployment.release}"
+
+
+def _can_go_back(seen: Seen) -> bool:
+    barred = model.quarantine(seen.entries)
+    return any(
+        model.image(seen.entries, number) is not None and not model.is_barred(seen.planned[number][1].pair, barred)
+        for number in model.verified(seen.entries)
+    )
+
+
+def _newest_is_live(seen: Seen) -> Iterator[str]:
+    """Each candidate for the newest pair is live or older than what is, or was tried since its halves came."""
+    entries, serving = seen.entries, model.live(seen.entries)
+    live = _pair_of(seen, serving)
+    hold = model.hold(entries)
+    only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
+    only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
+    candidates = model.candidates(entries, only_app=only_app, only_model=only_model)
+    for pair in candidates:
+        if pair == live or (live is not None and _is_older(seen, pair, live)):
+            continue
+        published = max(place for place, entry in seen.each(Resolved) if entry.half.digest in (pair.app, pair.model))
+        tried = [
+            number
+            for number, (_, planned) in seen.planned.items()
+            if planned.pair == pair and seen.phases[number] is not Phase.SUPERSEDED
+        ]
+        if not tried:
+            yield f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released"
+        elif all(seen.planned[number][0] < published for number in tried) and _was_read_anew(seen, pair, tried):
+            yield f"a half of r-{tried[-1]} was published anew, and the pair was not released again"
+
+
+def _was_read_anew(seen: Seen, pair: Pair, tried: list[int]) -> bool:
+    """Whether a half of the pair has an upload or a push later than the release that was tried last."""
+    planned = seen.planned[tried[-1]][1]
+    halves = [*model.apps(seen.entries), *model.models(seen.entries)]
+    return any(each.digest in (pair.app, pair.model) and each.published_at > planned.at for each in halves)
+
+
+def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:
+    apps = [half.digest for half in model.apps(seen.entries)]
+    models = [half.digest for half in model.models(seen.entries)]
+    if live.app not in apps or live.model not in models:
+        return False
+    return apps.index(pair.app) < apps.index(live.app) or models.index(pair.model) < models.index(live.model)
+
+
+def _heads_are_known(seen: Seen) -> Iterator[str]:
+    """What the tag and the container hold last is the head, if anybody told of it or the timer looked."""
+    truth, barred = seen.run.truth, model.quarantine(seen.entries)
+    told = {each.event.digest for each in seen.run.acknowledged if isinstance(each.event, ImagePushed)}
+    apps = [half.digest for half in model.apps(seen.entries)]
+    withdrawn = {entry.withdrawn for _, entry in seen.each(Rejected)}
+    skipped = {entry.event_id for _, entry in seen.each(Skipped) if entry.reason not in ("Stale", "Duplicate")}
+    refused = {
+        entry.event.digest
+        for _, entry in seen.each(Received)
+        if isinstance(entry.event, ImagePushed) and entry.event.event_id in skipped
+    }
+    head, newest = truth.app_head, truth.model_head
+    looked = not seen.history.sweep_off
+    if head not in {None, *barred, *withdrawn, *refused, *apps[-1:]} and (head in told or looked):
+        yield f"the tag points to {head}, and the newest app known is {apps[-1:]}"
+    models = [half.digest for half in model.models(seen.entries)]
+    if newest not in {None, *barred, *withdrawn, *models[-1:]} and looked:
+        yield f"the newest model is {newest}, and the newest model known is {models[-1:]}"
+
+
+# -- 6: the fold ------------------------------------------------------------------------------------------------------
+
+
+def the_fold_equals_its_model(seen: Seen) -> Iterator[str]:
+    """The state is what the whole ledger, searched slowly, says; for some seeds after every entry."""
+    yield from model.differences(seen.entries, seen.run.state)
+    if seen.history.seed % EVERY_ENTRY == 0:
+        state = State()
+        for index, entry in enumerate(seen.entries):
+            state = fold([entry], state)
+            for what in model.differences(seen.entries[: index + 1], state):
+                yield f"after {index + 1} entries {what}"
+
+
+INVARIANTS: dict[int, tuple[str, Callable[[Seen], Iterator[str]]]] = {
+    1: ("an acknowledged publish is never lost", nothing_is_lost),
+    2: ("everything happens once", each_thing_happens_once),
+    3: ("live never moves to an older head", live_never_moves_back),
+    4: ("nothing ships that must not", nothing_ships_that_must_not),
+    5: ("the target converges", the_target_converges),
+    6: ("the fold equals its model", the_fold_equals_its_model),
+}
+"""In the order of the promises in docs/semantics.md."""
+
+
+def story(run: TargetRun) -> str:
+    """Return the ledger and the cluster's patches in one order, a line each, for people."""
+    lines = []
+    patches = [patch for patch in run.patches if patch.operations]
+    for index, entry in enumerate(run.entries):
+        lines += [_patch_line(patch) for patch in patches if patch.entries == index]
+        lines.append(_entry_line(index, entry))
+    lines += [_patch_line(patch) for patch in patches if patch.entries >= len(run.entries)]
+    return "\n".join(lines)
+
+
+def _entry_line(index: int, entry: AnyEntry) -> str:
+    told = {field: getattr(entry, field) for field in entry.__struct_fields__ if field not in ("id", "at", "by")}
+    told.pop("report", None)
+    words = ", ".join(f"{field} {_short(value)}" for field, value in told.items() if value not in (None, (), ""))
+    return f"{index:3} {entry.at:%H:%M:%S.%f} {entry.by:>10} {entry.kind_name:18} {words}"
+
+
+def _patch_line(patch: Patch) -> str:
+    return (
+        f"    {patch.at:%H:%M:%S.%f} {patch.worker:>10} patched            {patch.before.release} → "
+        f"{patch.after.release}, fence {patch.before.fence} → {patch.after.fence}"
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    if isinstance(value, Pair):
+        text = f"({value.app[7:15]}, {value.model[7:15]})"
+    return text if len(text) <= 160 else text[:157] + "..."

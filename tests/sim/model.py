@@ -1,0 +1,465 @@
+"""The fold told slowly: each field of a state is answered by searching the whole ledger for it.
+
+It shares the entries' and the state's classes with the product, and none of its rules: nothing is kept from entry to
+entry. It knows no limits either (halves and releases kept, ids remembered), which no test's ledger reaches.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from shipmate.core.events import ModelPublished
+from shipmate.core.ledger import (
+    AnyEntry,
+    AppHalf,
+    Built,
+    Errored,
+    Failed,
+    Gated,
+    Held,
+    Hold,
+    HoldSet,
+    IgnoredEvent,
+    Intended,
+    Layer,
+    Live,
+    ModelHalf,
+    Phase,
+    Planned,
+    Publication,
+    Received,
+    Refused,
+    Rejected,
+    Release,
+    Request,
+    Requested,
+    Resolved,
+    Resumed,
+    RollbackRequested,
+    RolledOut,
+    Skipped,
+    State,
+    Superseded,
+    Waiting,
+)
+from shipmate.core.refs import Digest, Pair
+
+type Entries = Sequence[AnyEntry]
+
+MOVES = {
+    Planned: Phase.PLANNED,
+    Built: Phase.BUILT,
+    Gated: Phase.GATED,
+    Rejected: Phase.REJECTED,
+    Held: Phase.HELD,
+    Intended: Phase.INTENDED,
+    RolledOut: Phase.ROLLED_OUT,
+    Live: Phase.LIVE,
+    Failed: Phase.FAILED,
+    Superseded: Phase.SUPERSEDED,
+}
+"""The phase that an entry brings its release to; what a gate comes to depends on why it was asked."""
+COMMANDS = (Requested, RollbackRequested, HoldSet, Resumed)
+REMEMBERED = timedelta(hours=26)
+
+
+def differences(entries: Entries, state: State) -> list[str]:
+    """Return a sentence for each field of the state that the entries, searched slowly, say otherwise about."""
+    found = []
+    for field, question in QUESTIONS.items():
+        expected, folded = question(entries), getattr(state, field)
+        if field == "seen":  # what is older may be forgotten, and need not be
+            folded = {key: at for key, at in folded.items() if at >= entries[-1].at - REMEMBERED}
+        if folded != expected:
+            found.append(f"{field} should be {expected!r}, and is {folded!r}")
+    return found
+
+
+# -- what came in --------------------------------------------------------------------------------------------------
+
+
+def fence(entries: Entries) -> int:
+    """Return the highest fence that was handed out."""
+    return max((entry.fence for entry in entries if isinstance(entry, HoldSet | Intended)), default=0)
+
+
+def seen(entries: Entries) -> dict[str, datetime]:
+    """Return the events of the last 26 hours, and when they came in."""
+    return {
+        entry.event.event_id: entry.at
+        for entry in entries
+        if isinstance(entry, Received | IgnoredEvent) and entry.at >= entries[-1].at - REMEMBERED
+    }
+
+
+def requests(entries: Entries) -> dict[str, int | None]:
+    """Return each idempotency key with the release that was planned for it, None until there is one."""
+    keys = {entry.request for entry in entries if isinstance(entry, COMMANDS)}
+    keys |= {entry.request for entry in entries if isinstance(entry, Planned) and entry.request is not None}
+    found = {}
+    for key in keys:
+        last = [e for e in entries if isinstance(e, (*COMMANDS, Planned)) and e.request == key][-1]
+        found[key] = last.release if isinstance(last, Planned) else None
+    return found
+
+
+def fingerprints(entries: Entries) -> dict[str, str]:
+    """Return the fingerprint of the last command of each idempotency key."""
+    return {entry.request: entry.fingerprint for entry in entries if isinstance(entry, COMMANDS)}
+
+
+def refused(entries: Entries) -> dict[str, datetime]:
+    """Return when each author was last refused each command."""
+    return {f"{entry.author} {entry.command}": entry.at for entry in entries if isinstance(entry, Refused)}
+
+
+def sequencers(entries: Entries) -> dict[str, str]:
+    """Return the sequencer of the last event of each blob."""
+    events = [entry.event for entry in entries if isinstance(entry, Received)]
+    return {
+        f"{event.container}/{event.path}": event.sequencer
+        for event in events
+        if isinstance(event, ModelPublished) and event.sequencer
+    }
+
+
+def examined(entries: Entries) -> dict[str, str]:
+    """Return what was last under each blob's and each tag's name."""
+    events = [entry.event for entry in entries if isinstance(entry, Received)]
+    return {
+        f"{event.container}/{event.path}" if isinstance(event, ModelPublished) else f"{event.repository}:{event.tag}": (
+            event.etag or "" if isinstance(event, ModelPublished) else event.digest
+        )
+        for event in events
+    }
+
+
+def publications(entries: Entries) -> tuple[Publication, ...]:
+    """Return what was received and neither resolved nor skipped."""
+    done = {entry.event_id for entry in entries if isinstance(entry, Resolved | Skipped)}
+    found = []
+    for entry in entries:
+        if isinstance(entry, Received) and entry.event.event_id not in done:
+            errors = [e for e in entries if isinstance(e, Errored) and e.event_id == entry.event.event_id]
+            retry_at = errors[-1].retry_at if errors else None
+            found.append(Publication(entry.event, entry.at, 1 + len(errors), retry_at))
+    return tuple(found)
+
+
+def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
+    """Return each half once, as it was resolved last, in the order of that, without those withdrawn since."""
+    found = []
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Resolved):
+            continue
+        digest, later = entry.half.digest, entries[index + 1 :]
+        is_resolved_again = any(isinstance(e, Resolved) and e.half.digest == digest for e in later)
+        is_withdrawn = any(isinstance(e, Rejected) and e.withdrawn == digest for e in later)
+        if not is_resolved_again and not is_withdrawn:
+            found.append(entry.half)
+    return found
+
+
+def apps(entries: Entries) -> tuple[AppHalf, ...]:
+    """Return the app halves in the order in which they were resolved: a tag moved to the last."""
+    return tuple(half for half in _halves(entries) if isinstance(half, AppHalf))
+
+
+def models(entries: Entries) -> tuple[ModelHalf, ...]:
+    """Return the model halves in the order in which they were uploaded."""
+    found = [half for half in _halves(entries) if isinstance(half, ModelHalf)]
+    return tuple(sorted(found, key=lambda half: (half.published_at, half.path)))
+
+
+def _new_heads(entries: Entries) -> list[tuple[int, Resolved]]:
+    """Return the entries, with their places, that brought the newest app or the newest model there was by then."""
+    found = []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Resolved):
+            until_then = entries[: index + 1]
+            known = apps(until_then) if isinstance(entry.half, AppHalf) else models(until_then)
+            if known[-1] == entry.half:
+                found.append((index, entry))
+    return found
+
+
+def halves_changed_at(entries: Entries) -> datetime | None:
+    """Return the instant of the first new head since a release of new halves was planned."""
+    plans = [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, Planned)]
+    last = max((index for index, entry in plans if entry.to is None and entry.blames is None), default=-1)
+    return next((entry.at for index, entry in _new_heads(entries) if index > last), None)
+
+
+def halves_settled_at(entries: Entries) -> datetime | None:
+    """Return the instant of the last new head."""
+    heads = _new_heads(entries)
+    return heads[-1][1].at if heads else None
+
+
+def waiting(entries: Entries) -> Waiting | None:
+    """Return what waits for a partner, unless a new head or a quarantine overtook it."""
+    index = max((i for i, entry in enumerate(entries) if isinstance(entry, Waiting)), default=None)
+    if index is None or any(place > index for place, _ in _new_heads(entries)):
+        return None
+    entry = entries[index]
+    assert isinstance(entry, Waiting)
+    since = _quarantines(entries[index:])
+    return None if entry.app in since or entry.model in since else entry
+
+
+# -- what became of it ---------------------------------------------------------------------------------------------
+
+
+def _planned(entries: Entries, number: int) -> Planned:
+    return next(entry for entry in entries if isinstance(entry, Planned) and entry.release == number)
+
+
+def _about(entries: Entries, number: int) -> list[Any]:
+    return [entry for entry in entries if getattr(entry, "release", None) == number]
+
+
+def phase(entries: Entries, number: int) -> Phase:
+    """Return where a release stands: what its own last entry says, unless another one that went live ended it."""
+    found = Phase.PLANNED
+    for entry in entries:
+        if isinstance(entry, Gated) and entry.release == number and _planned(entries, number).blames is not None:
+            found = Phase.CLEARED
+        elif isinstance(entry, tuple(MOVES)) and entry.release == number:
+            found = MOVES[type(entry)]
+        elif isinstance(entry, Live):
+            undone = _planned(entries, entry.release)
+            if found is Phase.LIVE:
+                found = Phase.RETIRED
+            if undone.to is not None and undone.undoes == number:
+                found = Phase.ROLLED_BACK
+    return found
+
+
+def image(entries: Entries, number: int) -> Digest | None:
+    """Return a release's image: the one built, or a rollback's given one; None since a rollback missed it."""
+    found = None
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Planned | Built) and entry.release == number:
+            found = entry.image
+        elif isinstance(entry, Failed) and _missed_its_image(entries, index):
+            lost = _planned(entries, entry.release).image
+            found = None if found == lost else found
+    return found
+
+
+def _missed_its_image(entries: Entries, index: int) -> bool:
+    """Whether the failure at this place is that of a rollback before it touched anything."""
+    number = entries[index].release  # type: ignore[union-attr] # a Failed
+    return _planned(entries, number).to is not None and phase(entries[:index], number) is Phase.PLANNED
+
+
+def releases(entries: Entries) -> tuple[Release, ...]:
+    """Return every release with all that is on record about it."""
+    return tuple(_release(entries, entry) for entry in entries if isinstance(entry, Planned))
+
+
+def _release(entries: Entries, planned: Planned) -> Release:
+    number, place = planned.release, entries.index(planned)
+    own = _about(entries, number)
+    moves = [entry for entry in own if not isinstance(entry, Errored)]
+    errors = [entry for entry in own if isinstance(entry, Errored)]
+    errors_since = [entry for entry in errors if own.index(entry) > own.index(moves[-1])]
+    named = {half.digest: half.version for half in _halves(entries[:place])}
+    endings = [entry for entry in own if isinstance(entry, Rejected | Failed)]
+    gates = [entry.report for entry in own if isinstance(entry, Gated)]
+    return Release(
+        number=number,
+        pair=planned.pair,
+        app_version=named.get(planned.pair.app, ""),
+        model_version=named.get(planned.pair.model, ""),
+        trigger=planned.trigger,
+        author=planned.author,
+        reason=planned.reason,
+        phase=phase(entries, number),
+        planned_at=planned.at,
+        moved_at=moves[-1].at,
+        to=planned.to,
+        undoes=planned.undoes,
+        blames=planned.blames,
+        image=image(entries, number),
+        fence=next((entry.fence for entry in reversed(own) if isinstance(entry, Intended)), None),
+        attempt=1 + len(errors),
+        stage_attempt=1 + len(errors_since),
+        retry_at=errors_since[-1].retry_at if errors_since else None,
+        ended_because=endings[-1].reason if endings else None,
+        message=getattr(own[-1], "message", None),
+        cost=next((entry.cost for entry in own if isinstance(entry, Built)), None),
+        was_live=any(isinstance(entry, Live) for entry in own),
+        forgiven=tuple(
+            row.file for row in (gates[-1].rows if gates else ()) if row.change in ("newly wrong", "wrong", "changed")
+        ),
+    )
+
+
+def live(entries: Entries) -> int | None:
+    """Return the release that went live last."""
+    return next((entry.release for entry in reversed(entries) if isinstance(entry, Live)), None)
+
+
+def verified(entries: Entries) -> tuple[int, ...]:
+    """Return every release that went live, in order."""
+    return tuple(entry.release for entry in entries if isinstance(entry, Live))
+
+
+def rollback_due(entries: Entries) -> int | None:
+    """Return the failed release whose damage nobody began to undo."""
+    places = [index for index, entry in enumerate(entries) if isinstance(entry, Planned | Failed)]
+    last = entries[places[-1]] if places else None
+    if not isinstance(last, Failed):
+        return None
+    failed = _planned(entries, last.release)
+    if failed.to is not None:
+        return failed.undoes if _missed_its_image(entries, places[-1]) else None
+    return last.release if live(entries[: places[-1]]) is not None else None
+
+
+def layers(entries: Entries) -> tuple[Layer, ...]:
+    """Return each layer once, as it was built last, in the order of its first build."""
+    built = [layer for entry in entries if isinstance(entry, Built) for layer in entry.layers]
+    last = {layer.key: layer for layer in built}
+    return tuple(last.values())
+
+
+def _last_stage(entries: Entries) -> AnyEntry | None:
+    stages = [e for e in entries if isinstance(e, tuple(MOVES)) or (isinstance(e, Errored) and e.release is not None)]
+    return stages[-1] if stages else None
+
+
+# -- what people asked for, and what must not ship -----------------------------------------------------------------
+
+
+def hold(entries: Entries) -> Hold | None:
+    """Return the hold in force: a person's, or that of a rollback that found none."""
+    found = None
+    for entry in entries:
+        if isinstance(entry, HoldSet):
+            found = Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope)
+        elif isinstance(entry, Resumed) and found is not None and entry.hold == found.id:
+            found = None
+        elif isinstance(entry, Live) and found is None:
+            planned = _planned(entries, entry.release)
+            if planned.to is not None:
+                found = Hold(entry.id, planned.author, planned.reason, entry.at)
+    return found
+
+
+def quarantine(entries: Entries) -> frozenset[str]:
+    """Return what must not ship: what was found guilty, without what a person released all the same since."""
+    found: set[str] = set()
+    for entry in entries:
+        if isinstance(entry, Rejected | Failed | Live):
+            found.update(entry.quarantine)
+        elif isinstance(entry, Requested) and entry.override:
+            found -= {entry.pair.app, entry.pair.model, entry.pair.key}
+    return frozenset(found)
+
+
+def _quarantines(entries: Entries) -> set[str]:
+    return {what for entry in entries if isinstance(entry, Rejected | Failed | Live) for what in entry.quarantine}
+
+
+def is_barred(pair: Pair, barred: frozenset[str]) -> bool:
+    """Return whether a pair or a half of it is among what must not ship."""
+    return pair.app in barred or pair.model in barred or pair.key in barred
+
+
+def request(entries: Entries) -> Request | None:
+    """Return the last wish for a release, unless one was planned for it or a verdict barred its pair since."""
+    place = max((i for i, entry in enumerate(entries) if isinstance(entry, Requested)), default=None)
+    if place is None:
+        return None
+    asked = entries[place]
+    assert isinstance(asked, Requested)
+    for index in range(place, len(entries)):
+        entry = entries[index]
+        if isinstance(entry, Planned) and entry.request == asked.request:
+            return None
+        if isinstance(entry, Rejected | Failed | Live) and is_barred(asked.pair, quarantine(entries[: index + 1])):
+            return None
+    return Request(asked.request, asked.author, asked.reason, asked.pair)
+
+
+def rollback_request(entries: Entries) -> RollbackRequested | None:
+    """Return the last wish to go back, unless a release was planned for it since."""
+    place = max((i for i, entry in enumerate(entries) if isinstance(entry, RollbackRequested)), default=None)
+    if place is None:
+        return None
+    asked = entries[place]
+    assert isinstance(asked, RollbackRequested)
+    answered = any(isinstance(e, Planned) and e.request == asked.request for e in entries[place:])
+    return None if answered else asked
+
+
+def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: Digest | None = None) -> list[Pair]:
+    """Return the pairs of which one is the newest that may ship: all fit, none is barred.
+
+    That is the newest app with the newest model; where those two do not fit or must not ship together, each of them
+    with the newest partner it has, not older than the live one. A half that a hold keeps where it is, is given.
+    """
+    barred = quarantine(entries)
+    known_apps = [half for half in apps(entries) if half.digest not in barred and only_app in (None, half.digest)]
+    known_models = [half for half in models(entries) if half.digest not in barred and only_model in (None, half.digest)]
+    if not known_apps or not known_models:
+        return []
+    app, model = known_apps[-1], known_models[-1]
+    serving = live(entries)
+    pair = _planned(entries, serving).pair if serving is not None else None
+    if app.contract == model.contract:
+        newest = Pair(app.digest, model.digest)
+        if newest.key not in barred or pair is None:
+            return [] if newest.key in barred else [newest]
+        partners = [Pair(app.digest, pair.model), Pair(pair.app, model.digest)]
+    else:
+        older_models = _from(known_models, models(entries), pair.model if pair else None)
+        older_apps = _from(known_apps, apps(entries), pair.app if pair else None)
+        with_app = [Pair(app.digest, each.digest) for each in older_models if each.contract == app.contract][-1:]
+        with_model = [Pair(each.digest, model.digest) for each in older_apps if each.contract == model.contract][-1:]
+        partners = [*with_app, *with_model]
+    contracts = {half.digest: half.contract for half in (*apps(entries), *models(entries))}
+    return [
+        each
+        for each in partners
+        if not is_barred(each, barred) and contracts.get(each.app) == contracts.get(each.model) is not None
+    ]
+
+
+def _from(known: list[Any], ordered: Sequence[Any], digest: Digest | None) -> list[Any]:
+    """Return the known halves that are not older than the one with this digest."""
+    order = [half.digest for half in ordered]
+    first = order.index(digest) if digest in order else 0
+    return [half for half in known if order.index(half.digest) >= first]
+
+
+QUESTIONS: dict[str, Callable[[Entries], Any]] = {
+    "length": len,
+    "fence": fence,
+    "seen": seen,
+    "requests": requests,
+    "fingerprints": fingerprints,
+    "refused": refused,
+    "sequencers": sequencers,
+    "examined": examined,
+    "publications": publications,
+    "apps": apps,
+    "models": models,
+    "halves_changed_at": halves_changed_at,
+    "halves_settled_at": halves_settled_at,
+    "releases": releases,
+    "live": live,
+    "verified": verified,
+    "rollback_due": rollback_due,
+    "rollback_request": rollback_request,
+    "request": request,
+    "hold": hold,
+    "quarantine": quarantine,
+    "layers": layers,
+    "waiting": waiting,
+    "last_stage_at": lambda entries: getattr(_last_stage(entries), "at", None),
+    "last_stage_by": lambda entries: getattr(_last_stage(entries), "by", None),
+}
+"""Who answers for each field of a state."""
