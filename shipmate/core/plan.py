@@ -411,12 +411,12 @@ def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, Mod
     serving = state.serving
     apps = _since(state.apps, serving.pair.app if serving else None)
     models = _since(state.models, serving.pair.model if serving else None)
-    old_model = next(
-        (m for m in reversed(models) if m.contract == app.contract and m.digest not in state.quarantine), None
-    )
-    old_app = next(
-        (a for a in reversed(apps) if a.contract == model.contract and a.digest not in state.quarantine), None
-    )
+
+    def may_ship(app: AppHalf, model: ModelHalf) -> bool:
+        return app.contract == model.contract and not state.is_quarantined(Pair(app.digest, model.digest))
+
+    old_model = next((each for each in reversed(models) if may_ship(app, each)), None)
+    old_app = next((each for each in reversed(apps) if may_ship(each, model)), None)
     choices = [(app, old_model)] if old_model else []
     if old_app is not None:
         choices.append((old_app, model))

@@ -329,6 +329,21 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ).await_partner("A1", "M2"),
         "idle: WaitingForPartner",
     ),
+    "a pair that was rolled back keeps no other pair of a misfit from shipping": (
+        lambda s: (
+            s.ship_first()
+            .app("A2", "2")
+            .await_partner("A2", "M1")
+            .model("M2", "2")
+            .ship("A2", "M2")
+            .roll_back(1, 2, pair("A2", "M2").key)
+            .resume()
+            .model("M3")
+            .await_partner("A2", "M3")
+            .wait(2)
+        ),
+        "plan A1+M3: model by shipmate",
+    ),
     "a misfit is recorded once, the release in between notwithstanding": (
         lambda s: (
             s.ship_first()
