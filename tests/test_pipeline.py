@@ -6,7 +6,7 @@ import pytest
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ModelPublished
 from shipmate.core.ledger import Phase
-from shipmate.core.refs import digest_of
+from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
 from tests.world import TARGET, World
@@ -174,6 +174,41 @@ def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume()
     world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="the demo is over"))
     world.run()
     assert phases(world)[-1] == ("r-2", "live")
+
+
+def clean_up(world: World) -> Digest:
+    """Delete the newest release's image, as a retention policy does, and return its digest."""
+    image = world.state.releases[-1].image
+    assert image is not None
+    del world.registry.manifests["vision"][image]
+    tags = world.registry.tags["vision"]
+    for tag in [tag for tag, digest in tags.items() if digest == image]:
+        del tags[tag]
+    return image
+
+
+def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_digest():
+    world = World()
+    first_release(world)
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="a long holiday"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    image = clean_up(world)
+    world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="back again"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    assert image in world.registry.manifests["vision"]
+
+
+def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
+    world = World()
+    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
+        world.pipeline().intake(event)
+    world.run_until_phase(Phase.BUILT)
+    image = clean_up(world)
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert image in world.registry.manifests["vision"]
 
 
 def test_a_repeated_command_and_a_repeated_event_change_nothing():

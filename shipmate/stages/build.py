@@ -31,6 +31,20 @@ def build(release: Release, target: Target, state: State, context: Context) -> B
     return Built(**context.stamp(), release=release.number, image=made.image, layers=made.layers, cost=made.cost)
 
 
+def restore(release: Release, target: Target, state: State, context: Context) -> None:
+    """Make sure that a built release's image is still in the registry; build the same bytes again if it is not.
+
+    Called before the gate and the rollout, which may come long after the build: a hold may keep a release for weeks,
+    and the registry's clean-up knows nothing of it. Raises Rejected if a half is gone by then, Retryable, NotAllowed.
+    """
+    if release.is_rollback or release.image is None:
+        return
+    try:
+        context.registry.resolve(target.release.repository, release.image)
+    except NotFound:
+        build(release, target, state, context)
+
+
 def _found(release: Release, target: Target, context: Context) -> Built | Failed:
     """Return the rollback's image as built, or Failed if it is gone from the registry."""
     if release.image is None:

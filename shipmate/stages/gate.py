@@ -20,6 +20,7 @@ from shipmate.core.views import PodView
 from shipmate.errors import NotFound, Retryable, ShipmateError, at_fault
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster
+from shipmate.stages.build import restore
 from shipmate.stages.context import Context
 from shipmate.stages.questions import Asked, golden_questions
 from shipmate.stages.rollout import image_reference
@@ -37,6 +38,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     asked = _questions(release, target, state, context)
     live = _live_replies(release, target, asked, context) if serving is not None else {}
     good = serving.pair if serving is not None else None
+    restore(release, target, state, context)
     pod = _start(release, target, context)
     try:
         _until_ready(pod, target, context)

@@ -12,6 +12,7 @@ from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Rejected, Retryable, ShipmateError
 from shipmate.ports import Cluster
+from shipmate.stages.build import restore
 from shipmate.stages.context import Context
 
 POLL_SECONDS = 0.2
@@ -35,6 +36,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid.
     """
     where, cluster, clock = target.deployment, context.cluster, context.clock
+    restore(release, target, state, context)
     view = _patched(release, target, state, cluster)
     if isinstance(view, RolloutFailed):
         return _failed(release, state, view, context)
