@@ -5,7 +5,11 @@ answered; what becomes of it is the pipeline's work. A command that repeats an i
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -17,10 +21,11 @@ from shipmate.core.history import ReleaseHistory, release_history
 from shipmate.core.ledger import (
     AnyEntry,
     AppHalf,
+    Hold,
     HoldSet,
-    IllegalStep,
     ModelHalf,
     Phase,
+    Refused,
     Release,
     Requested,
     Resumed,
@@ -28,10 +33,12 @@ from shipmate.core.ledger import (
     Scope,
     State,
 )
+from shipmate.core.plan import Step
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
-from shipmate.errors import Conflict, Invalid, NotFound, Retryable
-from shipmate.pipeline import Pipeline, append
+from shipmate.core.why import UNDERSTOOD, Explanation, explain
+from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
+from shipmate.pipeline import NO_TARGET, Pipeline, append
 from shipmate.stages.context import Stamp
 from shipmate.stages.rollout import fence_in_cluster
 
@@ -76,6 +83,16 @@ type Decide = Callable[[State], tuple[list[AnyEntry], str]]
 """From the state just read: the entries that record a command, and what it will come to, in words."""
 
 
+class Shipment(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes to traffic next once nothing holds it."""
+
+    pair: Pair
+    app: str  # its version
+    model: str  # its version
+    release: str | None  # None: it is yet to be planned
+    gate_passed: bool
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a command came to. `accepted` says that it is on record, never that it is done."""
 
@@ -84,6 +101,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     request: str
     target: str
     release: str | None = None  # once one was planned for it
+    ships: Shipment | None = None  # a resume: what it lets go
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +127,19 @@ class PlanView(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     next: str  # what happens next, or why nothing does
     waiting: str | None  # what waits for a partner, and for which
+
+
+class ResumeView(msgspec.Struct, frozen=True, kw_only=True):
+    """The hold of a target, and what a resume would let go."""
+
+    target: str
+    hold: Hold | None
+    ships: Shipment | None
+    message: str
+
+
+REFUSAL_KEPT = timedelta(hours=1)
+"""How often the refusal of one command to one person is recorded: nobody fills a ledger by being refused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +188,7 @@ class Commands:
                 f"releases app {_version(state.app(chosen.app))} with model {_version(state.model(chosen.model))}",
             )
 
-        return self._command(target, request, body, decide)
+        return self._command("release", target, request, author, body, decide)
 
     def rollback(self, name: str, request: str, author: str, body: RollbackBody) -> Answer:
         """Ask to go back to an earlier release. Raises as `release` does."""
@@ -179,7 +210,7 @@ class Commands:
                 "without a build, and holds the target there"
             )
 
-        return self._command(target, request, body, decide)
+        return self._command("rollback", target, request, author, body, decide)
 
     def hold(self, name: str, request: str, author: str, body: HoldBody) -> Answer:
         """Hold a target. When this returns, no rollout that was intended before can be patched in any more."""
@@ -196,22 +227,38 @@ class Commands:
             what = {"all": "nothing new ships", "app": "no new app ships", "model": "no new model ships"}[body.scope]
             return [entry], f"{what} until somebody resumes"
 
-        answer = self._command(target, request, body, decide)
+        answer = self._command("hold", target, request, author, body, decide)
         if answer.accepted:
             self._raise_fence(target)
         return answer
 
     def resume(self, name: str, request: str, author: str, body: ResumeBody) -> Answer:
-        """Lift the hold. Raises as `release` does."""
+        """Lift the hold, and say what it lets go. Raises as `release` does."""
         target = self.pipeline.target(name)
+        ships: Shipment | None = None
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
+            nonlocal ships
             if state.hold is None:
                 raise Conflict(f"{name} is not held")
+            ships, message = self._after_resume(target, state)
             entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
-            return [entry], self._next(target, msgspec.structs.replace(state, hold=None))
+            return [entry], message
 
-        return self._command(target, request, body, decide)
+        answer = self._command("resume", target, request, author, body, decide)
+        return msgspec.structs.replace(answer, ships=ships)
+
+    def refuse(self, name: str, request: str, author: str, command: str, reason: str) -> None:
+        """Record that somebody who signed in asked for what their role does not allow. Raises NotFound, Retryable."""
+        self.pipeline.target(name)
+
+        def entries(state: State) -> list[AnyEntry]:
+            last = state.refused.get(f"{author} {command}")
+            if last is not None and self.pipeline.context.clock.now() - last < REFUSAL_KEPT:
+                return []
+            return [Refused(**self._stamp(), request=request, author=author, command=command, reason=reason)]
+
+        append(self.pipeline.ledgers, name, entries)
 
     # -- views
 
@@ -245,6 +292,37 @@ class Commands:
             waiting=waiting.message if waiting is not None else None,
         )
 
+    def before_resume(self, name: str) -> ResumeView:
+        """Return what a resume would let go. Raises NotFound, Retryable."""
+        target = self.pipeline.target(name)
+        state = self.pipeline.ledgers.read(name).state
+        if state.hold is None:
+            message = f"{name} is not held: {self._next(target, state)}"
+            return ResumeView(target=name, hold=None, ships=None, message=message)
+        ships, message = self._after_resume(target, state)
+        return ResumeView(target=name, hold=state.hold, ships=ships, message=message)
+
+    def why(self, name: str, of: str) -> Explanation:
+        """Return what became of what goes by a name in a target's ledger. Raises NotFound, Invalid, Retryable."""
+        target = self.pipeline.target(name)
+        return self._explained(name, of, lambda state: self._next(target, state))
+
+    def why_anywhere(self, of: str) -> tuple[Explanation, ...]:
+        """Return the same from each ledger that knows the name, also of events that concern no target."""
+        found: list[Explanation] = []
+        for name in self.pipeline.targets:
+            with suppress(NotFound):
+                found.append(self.why(name, of))
+        with suppress(NotFound):
+            found.append(self._explained(NO_TARGET, of, lambda _: ""))
+        if not found:
+            looked = ", ".join(sorted(self.pipeline.targets))
+            raise NotFound(
+                f"nothing is called {of[:100]!r} in any ledger: looked in {looked} and among the events that concern "
+                f"no target; understood are: {UNDERSTOOD}"
+            )
+        return tuple(found)
+
     def statuses(self) -> tuple[Status, ...]:
         """Return where every target stands."""
         return tuple(self.status(name) for name in self.pipeline.targets)
@@ -267,34 +345,70 @@ class Commands:
         if request not in state.requests:
             raise NotFound(f"{name} knows no request {request[:60]!r}")
         number = state.requests[request]
-        planned = state.release(number) if number is not None else None
-        message = (
-            f"{planned.name} is {planned.phase}" if planned is not None else "recorded; no release was planned for it"
-        )
-        release = planned.name if planned is not None else None
+        planned = next((release for release in state.releases if release.number == number), None)
+        message, release = "recorded; no release was planned for it", None
+        if number is not None:
+            release = f"r-{number}"
+            message = f"{release} is {planned.phase}" if planned is not None else f"{release} is over long since"
         return Answer(accepted=True, message=message, request=request, target=name, release=release)
 
     # -- pieces
 
-    def _command(self, target: Target, request: str, body: _Body, decide: Decide) -> Answer:
-        message = ""
+    def _command(  # noqa: PLR0917 - what, for whom, by whom
+        self, verb: str, target: Target, request: str, author: str, body: _Body, decide: Decide
+    ) -> Answer:
+        message, fingerprint = "", _fingerprint(verb, author, body)
 
         def entries(state: State) -> list[AnyEntry]:
             nonlocal message
-            if request in state.requests:
-                message = ""
+            message = ""
+            if not body.dry_run and request in state.requests:
+                _check_repeated(state, request, fingerprint)
                 return []
             _check_live(state, body)
             wanted, message = decide(state)
-            return [] if body.dry_run else wanted
+            return [] if body.dry_run else [msgspec.structs.replace(each, fingerprint=fingerprint) for each in wanted]
 
         if append(self.pipeline.ledgers, target.name, entries):
             self.pipeline.queue.enqueue(target.name)
             return Answer(accepted=True, message=message, request=request, target=target.name)
-        if message:
+        if body.dry_run:
             return Answer(accepted=False, message=f"would be taken: {message}", request=request, target=target.name)
         self.pipeline.queue.enqueue(target.name)  # the first attempt may have died before its own
         return self.request(target.name, request)
+
+    def _after_resume(self, target: Target, state: State) -> tuple[Shipment | None, str]:
+        """Return what ships once the hold is lifted, and that in words."""
+        after = msgspec.structs.replace(state, hold=None)
+        ready = after.active if after.active is not None and not after.active.is_rollback else None
+        pair = ready.pair if ready is not None else None
+        following = self._next(target, after)
+        match self._step(target, after):
+            case plan.Intend(release):
+                ready, pair = release, release.pair
+            case plan.Plan(wanted, trigger) if trigger != "blame":
+                pair = wanted
+            case plan.Wait() | plan.Supersede() if ready is None:  # a quiet window, or a newer pair than the held one
+                pair, _ = plan.newest_pair(after)
+            case _:
+                pass
+        if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):
+            return None, f"nothing ships: {following}"
+        ships = Shipment(
+            pair=pair,
+            app=_version(after.app(pair.app)),
+            model=_version(after.model(pair.model)),
+            release=ready.name if ready is not None else None,
+            gate_passed=ready is not None and ready.phase not in (Phase.PLANNED, Phase.BUILT),
+        )
+        what = f"{ships.release or 'a new release'} (app {ships.app}, model {ships.model})"
+        gate = "it passed its gate" if ships.gate_passed else "it is yet to pass its gate"
+        return ships, f"{what} ships: {gate}; {following}"
+
+    def _explained(self, ledger: str, of: str, upcoming: Callable[[State], str]) -> Explanation:
+        state = self.pipeline.ledgers.read(ledger).state
+        entries = list(islice(self.pipeline.ledgers.history(ledger), state.length))
+        return explain(of, ledger, state, entries, upcoming(state))
 
     def _deployed(self, target: Target) -> str | None:
         """Return the name of the release that the Deployment asks for now."""
@@ -333,8 +447,7 @@ class Commands:
 
     def _next(self, target: Target, state: State) -> str:
         """Return in words what happens next to a target in this state."""
-        context = self.pipeline.context
-        step = plan.decide(state, target, context.clock.now(), context.worker, self.pipeline.stalled_seconds)
+        step = self._step(target, state)
         match step:
             case plan.Idle(_, message):
                 return message
@@ -349,6 +462,10 @@ class Commands:
                 return "reads what was published"
             case _:
                 return f"{type(step).__name__.lower()}: {step.release.name}"
+
+    def _step(self, target: Target, state: State) -> Step:
+        context = self.pipeline.context
+        return plan.decide(state, target, context.clock.now(), context.worker, self.pipeline.stalled_seconds)
 
     def _stamp(self) -> Stamp:
         return self.pipeline.context.stamp()
@@ -377,10 +494,10 @@ def _head(halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Dig
 
 
 def _release(state: State, name: str) -> Release:
-    try:
-        return state.release(int(name.removeprefix("r-")))
-    except (ValueError, IllegalStep):
-        raise NotFound(f"there is no release {name[:20]!r}; see the list of releases") from None
+    for release in state.releases:
+        if release.name == name:
+            return release
+    raise NotFound(f"there is no release {name[:20]!r}; see the list of releases")
 
 
 def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> tuple[Release, Release | None]:
@@ -414,6 +531,21 @@ def _check_live(state: State, body: _Body) -> None:
     live = state.serving.name if state.serving is not None else "nothing"
     if live != body.if_live:
         raise Conflict(f"you asked for this while {body.if_live} is live, and {live} is; look again, then decide")
+
+
+def _fingerprint(verb: str, author: str, body: _Body) -> str:
+    """Return what tells one command from another under the same idempotency key."""
+    canonical = msgspec.json.encode([verb, msgspec.structs.replace(body, author=author)], order="deterministic")
+    return hashlib.sha256(canonical).hexdigest()[:32]
+
+
+def _check_repeated(state: State, request: str, fingerprint: str) -> None:
+    known = state.fingerprints.get(request, "")
+    if known not in ("", fingerprint):  # a ledger that began before fingerprints has none
+        raise Reused(
+            f"the Idempotency-Key {request!r} was used before for another command, body or author: what it asked for "
+            "is on record; choose a new key for a new command"
+        )
 
 
 def _version(half: AppHalf | ModelHalf | None) -> str:

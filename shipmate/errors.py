@@ -2,9 +2,11 @@
 
 ShipmateError
 ├── Invalid         what came in is wrong and stays wrong: tell the sender what was expected; no retry
-│   └── Rejected    a published half or a candidate cannot be released: record the reason code and go on without it
+│   ├── Rejected    a published half or a candidate cannot be released: record the reason code and go on without it
+│   └── Reused      an idempotency key came again with another command: choose a key of its own for each
 ├── NotFound        the thing named does not exist (any more)
 ├── NotAllowed      the caller, or Shipmate's own identity, may not do this
+│   └── NotSignedIn nobody knows who the caller is: sign in
 ├── Conflict        somebody else was first: read again, decide again
 ├── Ambiguous       the request may or may not have taken effect: read again to find out
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
@@ -35,6 +37,10 @@ class Rejected(Invalid):
         self.half: Literal["app", "model"] | None = None  # whose fault it is, where that is known: see `at_fault`
 
 
+class Reused(Invalid):
+    """An idempotency key was used before, for something else."""
+
+
 @contextmanager
 def at_fault(half: Literal["app", "model"]) -> Iterator[None]:
     """Let every Rejected that comes out of the block say that this half is at fault."""
@@ -51,6 +57,10 @@ class NotFound(ShipmateError):
 
 class NotAllowed(ShipmateError):
     """Credentials are missing, wrong, or not enough."""
+
+
+class NotSignedIn(NotAllowed):
+    """Signing in is needed, and the caller did not."""
 
 
 class Conflict(ShipmateError):

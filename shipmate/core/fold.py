@@ -15,6 +15,7 @@ from shipmate.core.gate import Change
 from shipmate.core.ledger import (
     HALVES_KEPT,
     MEMORY,
+    REFUSALS_KEPT,
     RELEASES_KEPT,
     STEPS,
     AnyEntry,
@@ -35,6 +36,7 @@ from shipmate.core.ledger import (
     Planned,
     Publication,
     Received,
+    Refused,
     Rejected,
     Release,
     Request,
@@ -133,9 +135,8 @@ def _expect_publication(state: State, event_id: str | None) -> None:
 def _requested(state: State, entry: Requested) -> State:
     lifted = {entry.pair.app, entry.pair.model, entry.pair.key} if entry.override else set()
     return replace(
-        state,
+        _commanded(state, entry),
         quarantine=state.quarantine.difference(lifted),
-        requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
         request=Request(entry.request, entry.author, entry.reason, entry.pair),
     )
 
@@ -144,23 +145,33 @@ def _rollback_requested(state: State, entry: RollbackRequested) -> State:
     release = state.release(entry.to)
     if not release.was_live:
         raise IllegalStep(f"{release.name} was never live: a rollback to it was asked for")
-    requests = _with(state.requests, entry.request, None, RELEASES_KEPT)
-    return replace(state, requests=requests, rollback_request=entry)
+    return replace(_commanded(state, entry), rollback_request=entry)
 
 
 def _hold_set(state: State, entry: HoldSet) -> State:
     return replace(
-        state,
-        requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
+        _commanded(state, entry),
         hold=Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope),
         fence=_next_fence(state, entry.fence),
     )
 
 
 def _resumed(state: State, entry: Resumed) -> State:
-    requests = _with(state.requests, entry.request, None, RELEASES_KEPT)
     lifted = state.hold is not None and state.hold.id == entry.hold
-    return replace(state, requests=requests, hold=None if lifted else state.hold)
+    return replace(_commanded(state, entry), hold=None if lifted else state.hold)
+
+
+def _commanded(state: State, entry: Requested | RollbackRequested | HoldSet | Resumed) -> State:
+    """Remember a command by its idempotency key."""
+    return replace(
+        state,
+        requests=_with(state.requests, entry.request, None, RELEASES_KEPT),
+        fingerprints=_with(state.fingerprints, entry.request, entry.fingerprint, RELEASES_KEPT),
+    )
+
+
+def _refused(state: State, entry: Refused) -> State:
+    return replace(state, refused=_with(state.refused, f"{entry.author} {entry.command}", entry.at, REFUSALS_KEPT))
 
 
 # -- what became of it ---------------------------------------------------------------------------------------------
@@ -387,6 +398,7 @@ _FOLD: dict[type, Callable[[State, Any], State]] = {
     RollbackRequested: _rollback_requested,
     HoldSet: _hold_set,
     Resumed: _resumed,
+    Refused: _refused,
     Planned: _planned,
     Waiting: _waiting,
     Built: _built,

@@ -20,6 +20,7 @@ MEMORY = timedelta(hours=26)
 """How long event ids and idempotency keys are remembered: Event Grid repeats an event for 24 hours at most."""
 HALVES_KEPT = 50
 RELEASES_KEPT = 200
+REFUSALS_KEPT = 50
 
 
 class Phase(StrEnum):
@@ -162,6 +163,7 @@ class Requested(Entry, frozen=True, kw_only=True, tag="requested"):
     reason: str
     pair: Pair
     override: bool = False  # the pair, or a half of it, was quarantined, and ships all the same
+    fingerprint: str = ""  # of the whole command: a key that comes again with another one is refused
 
 
 class RollbackRequested(Entry, frozen=True, kw_only=True, tag="rollback_requested"):
@@ -172,6 +174,7 @@ class RollbackRequested(Entry, frozen=True, kw_only=True, tag="rollback_requeste
     reason: str
     to: int  # a release that was live before
     undoes: int | None = None  # the release that was worse
+    fingerprint: str = ""  # as in `Requested`
 
 
 class HoldSet(Entry, frozen=True, kw_only=True, tag="hold_set"):
@@ -182,6 +185,7 @@ class HoldSet(Entry, frozen=True, kw_only=True, tag="hold_set"):
     reason: str
     fence: int
     scope: Scope = "all"
+    fingerprint: str = ""  # as in `Requested`
 
 
 class Resumed(Entry, frozen=True, kw_only=True, tag="resumed"):
@@ -191,6 +195,16 @@ class Resumed(Entry, frozen=True, kw_only=True, tag="resumed"):
     author: str
     reason: str
     hold: str
+    fingerprint: str = ""  # as in `Requested`
+
+
+class Refused(Entry, frozen=True, kw_only=True, tag="refused"):
+    """Somebody who signed in asked for what their role does not allow. Nothing follows from it."""
+
+    request: str
+    author: str
+    command: str  # release, rollback, hold or resume
+    reason: str  # what the author gave as theirs
 
 
 class Planned(Entry, frozen=True, kw_only=True, tag="planned"):
@@ -312,6 +326,7 @@ type AnyEntry = (
     | RollbackRequested
     | HoldSet
     | Resumed
+    | Refused
     | Planned
     | Waiting
     | Built
@@ -408,6 +423,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     fence: int = 0  # the highest handed out
     seen: dict[str, datetime] = msgspec.field(default_factory=dict)  # event ids
     requests: dict[str, int | None] = msgspec.field(default_factory=dict)  # idempotency key → release, once planned
+    fingerprints: dict[str, str] = msgspec.field(default_factory=dict)  # idempotency key → the command's
+    refused: dict[str, datetime] = msgspec.field(default_factory=dict)  # author and command → when that was recorded
     sequencers: dict[str, str] = msgspec.field(default_factory=dict)  # container/path → newest sequencer
     examined: dict[str, str] = msgspec.field(default_factory=dict)  # container/path → ETag, repository:tag → digest
     publications: tuple[Publication, ...] = ()

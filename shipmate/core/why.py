@@ -27,6 +27,7 @@ from shipmate.core.ledger import (
     Phase,
     Planned,
     Received,
+    Refused,
     Rejected,
     Release,
     Requested,
@@ -222,7 +223,7 @@ def _names(entry: AnyEntry, rollbacks: Set[int]) -> Iterator[tuple[str, _Subject
             subject, names = _Subject("hold", entry.id), [entry.id, entry.request]
         case Live() if entry.release in rollbacks:  # it holds the target
             subject, names = _Subject("hold", entry.id), [entry.id]
-        case Requested() | RollbackRequested() | Resumed():
+        case Requested() | RollbackRequested() | Resumed() | Refused():
             subject, names = _Subject("request", entry.request), [entry.request]
         case _:
             return
@@ -474,9 +475,7 @@ def _of_request(book: _Book, key: str) -> _Finding:
     asked = next((entry for entry in behind if isinstance(entry, Requested | RollbackRequested)), None)
     name = f"request {key}"
     if asked is None:
-        lifted = next(entry for entry in behind if isinstance(entry, Resumed))
-        words = f"{lifted.author} lifted the hold {lifted.hold} at {_at(lifted.at)}: {lifted.reason}"
-        return _Finding(name, "lifted", words, book.upcoming, behind)
+        return _of_answered(book, name, behind[-1])
     words = f"{asked.author} asked for it at {_at(asked.at)}: {asked.reason}"
     for entry in behind:
         if isinstance(entry, Planned):
@@ -493,6 +492,15 @@ def _of_request(book: _Book, key: str) -> _Finding:
         return _Finding(name, "quarantined", words, todo, behind)
     words += "; a later request took its place before its turn came"
     return _Finding(name, "superseded", words, "ask again if it is still wanted", behind)
+
+
+def _of_answered(book: _Book, name: str, entry: AnyEntry) -> _Finding:
+    """Tell of a request that asked for no release: a resume, or what was refused."""
+    if isinstance(entry, Resumed):
+        words = f"{entry.author} lifted the hold {entry.hold} at {_at(entry.at)}: {entry.reason}"
+        return _Finding(name, "lifted", words, book.upcoming, [entry])
+    words = f"{_words(entry)}; this was refused, as the role of who asked does not allow it"
+    return _Finding(name, "refused", words, "have somebody ask who has the role releaser", [entry])
 
 
 def _of_hold(book: _Book, key: str) -> _Finding:

@@ -17,6 +17,7 @@ from shipmate.core.ledger import (
     ACTIVE,
     HALVES_KEPT,
     MEMORY,
+    REFUSALS_KEPT,
     RELEASES_KEPT,
     STEPS,
     AnyEntry,
@@ -24,6 +25,7 @@ from shipmate.core.ledger import (
     Entry,
     Errored,
     Gated,
+    HoldSet,
     IgnoredEvent,
     IllegalStep,
     Intended,
@@ -293,6 +295,22 @@ def test_a_hold_takes_a_fence_and_is_lifted_by_its_own_id_only() -> None:
     assert story.state.requests == {"h1": None, "h2": None, "late": None, "now": None, "again": None}
 
 
+def test_a_command_is_remembered_with_its_fingerprint() -> None:
+    story = Story().ship_first().request("k1").ask_rollback("k2", 1).hold("k3").resume(key="k4")
+    assert story.state.fingerprints == {"k1": "", "k2": "", "k3": "", "k4": ""}
+    story.write(HoldSet, request="k3", author="bo", reason="a demo is on", fence=story.state.fence + 1, fingerprint="f")
+    assert story.state.fingerprints["k3"] == "f"
+
+
+def test_nothing_follows_from_a_refusal_and_the_oldest_is_forgotten() -> None:
+    story = Story().ship_first()
+    before = story.state
+    for number in range(REFUSALS_KEPT + 1):
+        story.refuse("k", author=f"cy{number}")
+    assert list(story.state.refused) == [f"cy{number} hold" for number in range(1, REFUSALS_KEPT + 1)]
+    assert msgspec.structs.replace(story.state, refused={}, length=before.length) == before
+
+
 def test_a_release_keeps_what_each_stage_found() -> None:
     story = Story().app("A1").model("M1").plan("A1", "M1").err(5).err(5)
     assert (story.newest.attempt, story.newest.stage_attempt) == (3, 3)
@@ -489,6 +507,7 @@ def _any_step(story: Story, chance: random.Random) -> None:
         lambda: story.resume("entry-3", key=key),
         lambda: story.plan(f"A{name}", f"M{name}", request=chance.choice((None, key))),
         lambda: story.await_partner(f"A{name}", f"M{name}"),
+        lambda: story.refuse(key),
     ]
     if story.state.hold is not None:
         steps.append(lambda: story.resume(key=key))

@@ -448,6 +448,15 @@ def test_a_request_for_a_rollback() -> None:
     assert why(story, "later").release == "r-3"
 
 
+def test_what_was_refused_says_so() -> None:
+    assert told(Story().refuse("key"), "key") == (
+        "refused",
+        "cy: may I?; this was refused, as the role of who asked does not allow it",
+        "have somebody ask who has the role releaser",
+    )
+    assert why(Story().refuse("key").hold("key"), "key").kind == "hold"
+
+
 def test_a_hold_is_told_by_its_id_and_by_its_request() -> None:
     story = Story().ship_first().hold("key")
     for of in ("key", "entry-11"):

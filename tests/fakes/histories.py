@@ -26,6 +26,7 @@ from shipmate.core.ledger import (
     ModelHalf,
     Planned,
     Received,
+    Refused,
     Rejected,
     Release,
     Requested,
@@ -148,6 +149,9 @@ class Story:
             assert self.state.hold is not None
             hold = self.state.hold.id
         return self.write(Resumed, request=key, author="bo", reason="the demo is over", hold=hold)
+
+    def refuse(self, key: str, author: str = "cy") -> Self:
+        return self.write(Refused, request=key, author=author, command="hold", reason="may I?")
 
     # -- what became of it
 

@@ -107,6 +107,15 @@ def scoped_hold() -> World:
     return world
 
 
+def refusal() -> World:
+    """Somebody asks for what their role does not allow; somebody else, with an idempotency key, does it."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    world.commands().refuse("vision", "stop", "cy", "hold", "may I?")
+    world.commands().hold("vision", "stop", "ana", HoldBody(reason="for cy"))
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -125,6 +134,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "errors-and-retries": errors_and_retries,
     "blame": blame,
     "scoped-hold": scoped_hold,
+    "refusal": refusal,
 }
 
 

@@ -12,6 +12,7 @@ ENDINGS = {
     "errors-and-retries": ["retired", "retired", "rejected", "live"],
     "blame": ["retired", "rejected", "rejected", "live"],
     "scoped-hold": ["retired", "superseded", "retired", "live"],
+    "refusal": ["live"],
 }
 
 
