@@ -91,7 +91,7 @@ class TargetRun:
     deployment: DeploymentView  # at the end
     patches: tuple[Patch, ...]
     gate_pods: tuple[PodView, ...]  # left at the end
-    most_gate_pods: int  # that were there for one attempt of a pair's gate at any time
+    gate_pods_made: tuple[PodView, ...]  # each that was created, in order; one of the same name may be there twice
     delivered: tuple[ModelPublished | ImagePushed, ...]  # events that were sent at least once
     dropped: tuple[ModelPublished | ImagePushed, ...]  # events that nobody ever sent
     acknowledged: tuple[Acknowledged, ...]
@@ -99,6 +99,7 @@ class TargetRun:
     truth: Truth
     replayed: tuple[AnyEntry, ...]  # entries that a replay of all events and messages added after the end
     replayed_effects: tuple[str, ...]  # patches, pods, uploads that the replay caused
+    swept: tuple[AnyEntry, ...] = ()  # where the timer never ran: entries that one sweep added after all was settled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,117 +1,223 @@
-"""The scheduler of the simulator: actors that run until their next effect, in an order that the seed decides.
+"""The scheduler of the simulator: actors that run until their next effect, in virtual time.
 
-The pipeline is plain synchronous code. Each actor runs it in a greenlet of its own; every call of a port goes back to
+The pipeline is plain synchronous code. Each actor runs it in a greenlet of its own; every call of a port goes through
 the hub, which lets virtual time pass, lets others go first, and injects faults. The same seed gives the same history.
 """
 
 import heapq
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from random import Random
 from typing import Any
 
 import greenlet
 
 from shipmate.errors import Ambiguous, Retryable
+from tests.sim.faults import OPERATIONS, Fate, Fault, Faults, NoFaults, Operation
+
+EPOCH = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Crash(BaseException):
     """A worker's process dies here; nothing in the pipeline can catch it."""
 
 
-WRITES = frozenset({"append", "enqueue", "upload", "put_manifest", "copy_blobs", "patch_deployment", "create_gate_pod"})
-UNCERTAIN = frozenset({"append", "patch_deployment"})
-"""Writes whose lost reply the port reports as Ambiguous; the others are repeated as they are."""
-SLOW = frozenset({"patch_deployment", "deployment", "create_gate_pod"})
-"""Where a worker that sleeps does most harm: it is put to sleep there more often and longer."""
+class Actor(greenlet.greenlet):
+    """Something that happens over time: a message being worked on, a person, a publisher."""
+
+    def __init__(self, name: str, run: Callable[[], None], hub: "Hub") -> None:
+        super().__init__(run, hub.main)
+        self.name = name
+        self.calls: Counter[str] = Counter()
+        self.host = ""  # the worker that it runs on, if it does
+        self.skew = 0.0  # of that worker's clock, in seconds
+        self.target = ""  # what it works for, if it is one target
+        self.doomed = False  # its process is dead, and it will find out at its next call
+        self.slept = False  # whether its last call came after a long pause
+        self.slept_at = 0  # how long its target's ledger was when it fell asleep
+        self.done = ""  # its last write that took effect
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}" if self.host else self.name
+
+
+type Watcher = Callable[[Actor, Operation], None]
+
+
+def _nobody(actor: Actor, operation: Operation) -> None:
+    """Watch nothing."""
 
 
 class Hub:
-    """Actors, virtual time, and the faults of one seed."""
+    """Actors, virtual time in seconds, and the faults of one seed."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-        self.chaos = True
-        self.faults: Counter[str] = Counter()
+    def __init__(self, faults: Faults, *, telling: bool = False) -> None:
+        self.now = 0.0
         self.steps = 0
-        self._order = itertools.count()
-        self._waiting: list[tuple[datetime, float, int, greenlet.greenlet]] = []
-        self._main = greenlet.getcurrent()
+        self.faults = faults
+        self.counts: Counter[str] = Counter()  # faults that happened, by kind and operation
+        self.reached: set[str] = set()  # names of tests.sim.reach that this run came by
+        self.story: list[str] | None = [] if telling else None
+        self.fired: list[tuple[str, str, int, Fate]] = []  # each fault at a call, to be listed in a scenario
+        self.chances: dict[str, float] = {}  # trouble that belongs to no call, by its key
+        self.outages: list[tuple[str, float, float]] = []  # system, from, until
+        self.on_sleep: Watcher = _nobody
+        self.on_crash: Watcher = _nobody
+        self.main = greenlet.getcurrent()
+        self._until = 0.0
+        self._steps_left = 0
+        self._order = 0
+        self._waiting: list[tuple[float, int, Actor]] = []
 
-    def spawn(self, run: Callable[[], None], delay_seconds: float = 0.0) -> None:
+    # -- actors and time
+
+    def instant(self, skew_seconds: float = 0.0) -> datetime:
+        """Return the present instant, as a clock that is wrong by so much has it."""
+        return EPOCH + timedelta(seconds=self.now + skew_seconds)
+
+    def spawn(self, name: str, run: Callable[[], None], delay_seconds: float = 0.0) -> Actor:
         """Start an actor after a delay."""
-        self._put(greenlet.greenlet(run, self._main), delay_seconds)
+        actor = Actor(name, run, self)
+        self._order += 1
+        heapq.heappush(self._waiting, (self.now + delay_seconds, self._order, actor))
+        return actor
+
+    @property
+    def actor(self) -> Actor | None:
+        """Return who acts now, None between actors."""
+        found = greenlet.getcurrent()
+        return found if isinstance(found, Actor) else None
 
     def pause(self, seconds: float) -> None:
         """Let the present actor sleep; outside an actor, nothing happens."""
         actor = greenlet.getcurrent()
-        if actor is not self._main:
-            self._put(actor, seconds)
-            self._main.switch()
+        if actor is self.main:
+            return
+        at = self.now + seconds
+        if at <= self._until and self._steps_left and (not self._waiting or self._waiting[0][0] > at):
+            self.now = at  # nobody else is due before
+            self.steps += 1
+            self._steps_left -= 1
+            return
+        self._order += 1
+        heapq.heappush(self._waiting, (at, self._order, actor))  # type: ignore[arg-type] # only actors pause
+        self.main.switch()
 
-    def _put(self, actor: greenlet.greenlet, seconds: float) -> None:
-        at = self.now + timedelta(seconds=seconds)
-        heapq.heappush(self._waiting, (at, self.random.random(), next(self._order), actor))
-
-    def run(self, until: datetime, most_steps: int) -> bool:
+    def run(self, most_steps: int, until: float = 1e12) -> bool:
         """Run actors until an instant, or until there is none; return whether the steps sufficed."""
-        for _ in range(most_steps):
-            if not self._waiting or self._waiting[0][0] > until:
-                self.now = max(self.now, until)
-                return True
-            at, _, _, actor = heapq.heappop(self._waiting)
+        self._until, self._steps_left = until, most_steps
+        while self._waiting and self._waiting[0][0] <= until:
+            if self._steps_left <= 0:
+                return False
+            at, _, actor = heapq.heappop(self._waiting)
             self.now = max(self.now, at)
             self.steps += 1
+            self._steps_left -= 1
             actor.switch()
-        return False
+        if until < 1e12:
+            self.now = max(self.now, until)
+        return True
 
-    def call(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def calm(self) -> None:
+        """End all faults."""
+        self.faults = NoFaults()
+        self.outages = []
+
+    # -- effects
+
+    def call(self, operation: Operation, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do one effect of an actor, with whatever the seed has in store for it."""
-        if greenlet.getcurrent() is self._main:
+        actor = greenlet.getcurrent()
+        if not isinstance(actor, Actor):
             return method(*args, **kwargs)
-        dice = self.random.random() if self.chaos else 1.0
-        self.pause(self._delay(name))
-        if dice < 0.004:
-            self._note("crash before", name)
+        name = operation.name
+        occurrence = actor.calls[name]
+        actor.calls[name] = occurrence + 1
+        fate = self.faults.fate(actor.name, name, occurrence)
+        actor.slept = fate.fault is Fault.PAUSE
+        if fate.fault is not None:
+            self._note(actor, operation, occurrence, fate)
+            if actor.slept:
+                self.on_sleep(actor, operation)
+        self.pause(fate.seconds)
+        if actor.doomed:
             raise Crash
-        if dice < 0.016:
-            self._note("away", name)
+        if self.outages:
+            self._check_there(actor, operation)
+        if fate.fault is Fault.CRASH_BEFORE:
+            self._crash(actor, operation)
+        if fate.fault is Fault.AWAY:
             raise Retryable(f"{name} was not served")
-        result = method(*args, **kwargs)
-        if dice < 0.024 and name in WRITES:
-            self._note("lost reply", name)
-            raise Ambiguous(f"{name}: the reply was lost") if name in UNCERTAIN else Retryable(f"{name} was cut off")
-        if dice < 0.030 and name in WRITES:
-            self._note("crash after", name)
-            raise Crash
-        self.pause(0.0)
+        try:
+            result = method(*args, **kwargs)
+            if fate.fault is Fault.REPEATED:
+                result = method(*args, **kwargs)
+        finally:
+            if self.story is not None and operation.writes:
+                self.tell(f"{actor}: {name}{_of(args)}")
+        if operation.writes:
+            actor.done = name
+            if fate.fault is Fault.LOST_REPLY:
+                raise (Ambiguous if operation.uncertain else Retryable)(f"{name}: the reply was lost")
+            if fate.fault is Fault.CRASH_AFTER:
+                self._crash(actor, operation)
         return result
 
-    def _delay(self, name: str) -> float:
-        if not self.chaos:
-            return 0.01
-        dice = self.random.random()
-        if name in SLOW and dice < 0.08:
-            self._note("long sleep", name)
-            return self.random.uniform(30, 300)
-        return self.random.uniform(0.001, 0.2)
+    def chance(self, kind: str, key: str, rate: float) -> float | None:
+        """Return a number from 0 to 1 if this trouble, which belongs to no call, happens here; else None."""
+        found = self.faults.chance(kind, key, rate)
+        if found is not None:
+            self.counts[kind] += 1
+            if self.story is not None:
+                self.chances[key] = found
+                self.tell(f"{kind}: {key}")
+        return found
 
-    def _note(self, fault: str, name: str) -> None:
-        self.faults[f"{fault} at {name}"] += 1
+    def _check_there(self, actor: Actor, operation: Operation) -> None:
+        for system, start, end in self.outages:
+            if system == operation.system and start <= self.now < end:
+                self.counts[f"outage of {system}"] += 1
+                self.reached.add(f"{system} away")
+                raise Retryable(f"{operation.name} was not served: {system} is away")
+
+    def _crash(self, actor: Actor, operation: Operation) -> None:
+        self.on_crash(actor, operation)
+        raise Crash
+
+    def _note(self, actor: Actor, operation: Operation, occurrence: int, fate: Fate) -> None:
+        self.counts[f"{fate.fault} at {operation.name}"] += 1
+        if self.story is not None:
+            self.fired.append((actor.name, operation.name, occurrence, fate))
+            words = f" for {fate.seconds:.0f} s" if fate.fault is Fault.PAUSE else ""
+            self.tell(f"{actor}: {operation.name} #{occurrence}: {fate.fault}{words}")
+
+    def tell(self, what: str) -> None:
+        """Add a line to the story, if anybody listens."""
+        if self.story is not None:
+            self.story.append(f"{self.now:9.3f}  {what}")
+
+
+def _of(args: tuple[Any, ...]) -> str:
+    """Return the arguments of a call that a reader of the story wants to see."""
+    words = [arg for arg in args if isinstance(arg, str)]
+    kinds = [each.kind_name for arg in args if isinstance(arg, list) for each in arg if hasattr(each, "kind_name")]
+    return f" {' '.join((*words, *kinds))}"[:120]
 
 
 class Port:
     """A port whose every method is an effect of the simulation."""
 
-    def __init__(self, hub: Hub, real: Any) -> None:
-        self._hub = hub
-        self._real = real
+    def __init__(self, hub: Hub, real: object, *operations: str) -> None:
+        self.real = real
+        for name in operations:
+            setattr(self, name, _effect(hub, OPERATIONS[name], getattr(real, name)))
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._real, name)
-        if not callable(found):
-            return found
-        return lambda *args, **kwargs: self._hub.call(name, found, *args, **kwargs)
+        return getattr(self.real, name)
+
+
+def _effect(hub: Hub, operation: Operation, method: Callable[..., Any]) -> Callable[..., Any]:
+    def effect(*args: Any, **kwargs: Any) -> Any:
+        return hub.call(operation, method, *args, **kwargs)
+
+    return effect

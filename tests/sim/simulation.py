@@ -1,313 +1,329 @@
-"""One simulated history: publishers, people, several workers and faults, then calm; and what must hold throughout.
+"""One simulated history: publishers, people, several hosts and faults, then calm, then everything once more.
 
-`simulate(seed)` raises `Violation` with the invariant, the seed and the ledger's story.
+`simulate(seed)` runs the real pipeline, commands, stages and core over a world in memory, and returns the finished
+`History`; `checked(seed)` judges it too. `Simulation` runs a plan that was drawn or written down.
 """
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections import defaultdict
 
-from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, RollbackBody
-from shipmate.core import plan
+import msgspec
+
+from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ImagePushed, ModelPublished
-from shipmate.core.ledger import (
-    ACTIVE,
-    AnyEntry,
-    Failed,
-    Gated,
-    HoldSet,
-    Intended,
-    Live,
-    Planned,
-    Rejected,
-    Resumed,
-)
-from shipmate.core.plan import Idle, decide
-from shipmate.core.views import PAIR
-from shipmate.errors import Conflict, NotFound, ShipmateError
-from shipmate.pipeline import Pipeline
-from shipmate.stages.context import Context
-from tests.sim.hub import Crash, Hub, Port
-from tests.world import World
+from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
+from tests.sim import reach
+from tests.sim.cluster import PodFate
+from tests.sim.faults import Faults, Operation
+from tests.sim.history import Acknowledged, Commanded, History
+from tests.sim.hosts import Hosts, Queue
+from tests.sim.hub import Actor, Crash, Hub
+from tests.sim.invariants import check
+from tests.sim.observer import Observer, effects
+from tests.sim.pieces import app_image, model_folder
+from tests.sim.plans import Happening, Plan, drawn
+from tests.sim.world import NAMESPACE, World
 
-CHAOS_SECONDS = 600.0
-CALM_SECONDS = 7200.0
-WORKERS = 3
-HOST_DEATH_SECONDS = 600.0  # how long a message of a dead host stays invisible (azure-webjobs-sdk)
-VISIBILITY_SECONDS = 5.0
-MOST_DELIVERIES = 5
-SWEEP_SECONDS = 60.0
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-class Clock:
-    """Virtual time as one worker sees it."""
-
-    def __init__(self, hub: Hub, skew_seconds: float) -> None:
-        self._hub = hub
-        self._skew = timedelta(seconds=skew_seconds)
-
-    def now(self) -> datetime:
-        return self._hub.now + self._skew
-
-    def sleep(self, seconds: float) -> None:
-        self._hub.pause(seconds)
-
-    def new_id(self) -> str:
-        return f"{self._hub.random.getrandbits(64):016x}"
-
-
-class Queue:
-    """The storage queue with visibility, dequeue counts and a poison queue; workers take from it as they are free."""
-
-    def __init__(self, hub: Hub, work: Callable[[str], None]) -> None:
-        self._hub = hub
-        self._work = work
-        self.poisoned = 0
-        self._busy = 0
-
-    def enqueue(self, target: str, delay_seconds: float = 0) -> None:
-        self._deliver(target, 1, delay_seconds)
-
-    def _deliver(self, target: str, count: int, delay_seconds: float) -> None:
-        self._hub.spawn(lambda: self._take(target, count), delay_seconds)
-
-    def _take(self, target: str, count: int) -> None:
-        while self._busy >= WORKERS:
-            self._hub.pause(0.5)
-        self._busy += 1
-        try:
-            self._work(target)
-            if self._hub.chaos and self._hub.random.random() < 0.02:
-                self._hub.faults["message delivered twice"] += 1
-                self._deliver(target, count, 1.0)
-        except Crash:
-            self._again(target, count, HOST_DEATH_SECONDS)
-        except ShipmateError:
-            self._again(target, count, VISIBILITY_SECONDS)
-        finally:
-            self._busy -= 1
-
-    def _again(self, target: str, count: int, delay_seconds: float) -> None:
-        if count >= MOST_DELIVERIES:
-            self.poisoned += 1
-            self._hub.faults["message poisoned"] += 1
-            return
-        self._deliver(target, count + 1, delay_seconds)
+SWEEP_SECONDS = 90.0
+MOST_CHAOS_STEPS = 40_000
+MOST_CALM_STEPS = 20_000
+RETRY_SECONDS = 8.0
+MEDDLERS = ("hold", "hold", "rollback", "release", "app", "model", "clean-up", "sweep")
 
 
 class Simulation:
-    """One seed's world."""
+    """One history in the making."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, plan: Plan, faults: Faults, *, telling: bool = False) -> None:
         self.seed = seed
-        self.hub = Hub(seed)
-        self.world = World()
-        self.world.clock = Clock(self.hub, 0.0)  # type: ignore[assignment] # publishers live in virtual time
-        self.queue = Queue(self.hub, lambda target: self._pipeline().advance(target))
-        self.acknowledged: set[str] = set()
-        self.held_at: list[tuple[str, int]] = []  # holds that were reported in force, with the patches until then
-        self._workers = 0
+        self.plan = plan
+        setting = plan.setting
+        self.hub = hub = Hub(faults, telling=telling)
+        hub.on_sleep, hub.on_crash = self._slept, self._crashed
+        self.world = World(hub, setting.targets, self._pod_fate, guarded=setting.guarded)
+        self.queue = Queue(hub, setting.most_deliveries)
+        self.hosts = Hosts(hub, self.world, setting, self.queue.enqueue)
+        self.queue.hosts = self.hosts
+        cluster = self.world.cluster
+        cluster.who = lambda: hub.actor.host if hub.actor else ""
+        cluster.entries = lambda name: self.hosts.look(name).state.length
+        self.happened: list[Happening] = []  # those that no plan knew of
+        self.delivered: list[ImagePushed | ModelPublished] = []
+        self.dropped: list[ImagePushed | ModelPublished] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.commands: defaultdict[str, list[Commanded]] = defaultdict(list)
+        self._numbers = 0
+        self._in_chaos = True
 
-    def _pipeline(self) -> Pipeline:
-        self._workers += 1
-        hub, world = self.hub, self.world
-        skew = hub.random.uniform(-2.0, 2.0)
-        return Pipeline(
-            targets={world.target.name: world.target},
-            sources=world.pipeline().sources,
-            ledgers=Port(hub, world.ledgers),
-            queue=Port(hub, self.queue),
-            context=Context(
-                Port(hub, world.registry),
-                Port(hub, world.models),
-                Port(hub, world.cluster),
-                Port(hub, world),
-                Clock(hub, skew),
-                f"worker-{self._workers}",
-            ),
+    # -- the run
+
+    def run(self) -> History:
+        """Live through chaos and calm, then deliver everything again."""
+        hub, setting = self.hub, self.plan.setting
+        for number, happening in enumerate(self.plan.happenings):
+            hub.spawn(f"{happening.what} {number}", self._doing(happening), happening.at)
+        if not setting.sweep_off:
+            hub.spawn("timer 1", lambda: self._sweep_by_timer(1), SWEEP_SECONDS)
+        settled = hub.run(MOST_CHAOS_STEPS, setting.chaos_seconds)
+        chaos_steps, hub.steps = hub.steps, 0
+        self._in_chaos = False
+        hub.calm()
+        hub.tell("-- the faults are over --")
+        chaos_ended_at = hub.instant()
+        settled = settled and hub.run(MOST_CALM_STEPS)
+        if settled and not setting.sweep_off:
+            settled = self._sweep_until_calm()
+        calm_steps = hub.steps
+        observer = Observer(self)
+        ended_at = hub.instant()
+        if settled and setting.sweep_off:
+            settled = self._sweep_until_calm()
+        observer.swept()
+        if settled:
+            self._replay()
+        return History(
+            seed=self.seed,
+            targets=observer.finished(),
+            chaos_ended_at=chaos_ended_at,
+            ended_at=ended_at,
+            poisoned=self.queue.poisoned,
+            sweep_off=setting.sweep_off,
+            settled=settled,
+            chaos_steps=chaos_steps,
+            calm_steps=calm_steps,
         )
 
-    # -- what happens in a history
+    def _sweep_by_timer(self, number: int) -> None:
+        if self._in_chaos:
+            self.hub.spawn(f"timer {number + 1}", lambda: self._sweep_by_timer(number + 1), SWEEP_SECONDS)
+            self._sweep()
 
-    def run(self) -> None:
-        """Live through chaos and calm, and check what must hold."""
-        random = self.hub.random
-        self._publish(self.world.push_app("app-0"))
-        self._publish(self.world.publish_model("model-0"))
-        for number in range(1, random.randint(2, 6)):
-            self.hub.spawn(self._publisher(number), random.uniform(0, CHAOS_SECONDS * 0.8))
-        for number in range(random.randint(0, 3)):
-            self.hub.spawn(self._person(number), random.uniform(60, CHAOS_SECONDS))
-        self._sweep_on()
-        start = self.hub.now
-        if not self.hub.run(start + timedelta(seconds=CHAOS_SECONDS), 60_000):
-            self._fail("livelock: the chaos takes too many steps")
-        self.hub.chaos = False
-        if not self.hub.run(start + timedelta(seconds=CHAOS_SECONDS + CALM_SECONDS), 60_000):
-            self._fail("livelock: calm does not settle")
-        self.check()
-
-    def _publisher(self, number: int) -> Callable[[], None]:
-        def publish() -> None:
-            dice = self.hub.random.random()
-            if dice < 0.3:
-                self._publish(self.world.push_app(f"app-{number}"))
-            elif dice < 0.4:  # it passes its gate, and nobody reaches it through the door
-                self.world.broken_doors.add(f"app-{number}")
-                self._publish(self.world.push_app(f"app-{number}"))
-            elif dice < 0.45:
-                self.world.failing_models.add(f"model-{number}")
-                self._publish(self.world.publish_model(f"model-{number}"))
-            elif dice < 0.5:
-                self._publish(self.world.publish_model(f"model-{number}"))
-                self.world.models.delete("models", f"net/model-{number}/model.onnx")
-            elif dice < 0.8:
-                self._publish(self.world.publish_model(f"model-{number}"))
-            else:
-                self._publish(self.world.publish_model(f"model-{number}", says="honeycomb"))
-
-        return publish
-
-    def _publish(self, event: ModelPublished | ImagePushed) -> None:
-        random = self.hub.random
-        if random.random() < 0.05:
-            self.hub.faults["event dropped"] += 1
-            return
-        for _ in range(2 if random.random() < 0.3 else 1):
-            self.hub.spawn(lambda: self._deliver(event), random.choice([0.1, 0.1, 5.0, 60.0]))
-
-    def _deliver(self, event: ModelPublished | ImagePushed) -> None:
+    def _sweep(self) -> None:
+        actor = self.hub.actor
+        if actor is None:
+            raise AssertionError
         try:
-            self._pipeline().intake(event)
-        except (ShipmateError, Crash):
-            self.hub.spawn(lambda: self._deliver(event), 10.0)
+            found = self.hosts.run(actor, lambda pipeline: pipeline.sweep())
+        except (ShipmateError, Crash) as error:
+            self.hub.tell(f"{actor}: the sweep ended: {error!r}")
         else:
-            self.acknowledged.add(event.event_id)
+            self.hub.tell(f"{actor}: the sweep found {found}")
+            if isinstance(found, dict) and any(found.values()):
+                self.hub.reached.add("the sweep finds what no event told")
 
-    def _person(self, number: int) -> Callable[[], None]:
-        def ask() -> None:
-            commands = Commands(self._pipeline())
-            key, name = f"key-{number}", self.world.target.name
-            kind = self.hub.random.choice(["rollback", "hold", "resume", "release"])
-            try:
-                self._command(commands, kind, name, key)
-            except (Conflict, NotFound):
-                self.hub.faults["command refused"] += 1
-            except (ShipmateError, Crash):
-                self.hub.spawn(ask, 5.0)
+    def _sweep_until_calm(self) -> bool:
+        """Run the sweep until it finds nothing to do; twice suffices where there is nothing wrong."""
+        for number in range(4):
+            before = self._marks()
+            self.hub.spawn(f"calm sweep {number}", self._sweep)
+            if not self.hub.run(MOST_CALM_STEPS):
+                return False
+            if self._marks() == before:
+                return True
+        return False
 
-        return ask
+    def _marks(self) -> tuple[object, ...]:
+        """Return what changes when anything has an effect."""
+        lengths = [self.hosts.look(name).state.length for name in self.world.targets]
+        return (*lengths, *effects(self.world).items())
 
-    def _command(self, commands: Commands, kind: str, name: str, key: str) -> Answer:
-        if kind == "rollback":
-            return commands.rollback(name, key, "bo", RollbackBody(reason="worse"))
-        if kind == "resume":
-            return commands.resume(name, key, "ana", HoldBody(reason="go on"))
-        if kind == "release":
-            return commands.release(name, key, "ana", ReleaseBody(reason="now"))
-        answer = commands.hold(name, key, "ana", HoldBody(reason="stop"))
-        self.held_at.append((key, len(self.world.cluster.history)))
-        return answer
+    def _replay(self) -> None:
+        """Deliver every event and a message for each target once more."""
+        self.hub.tell("-- everything is delivered once more --")
+        for event in self.delivered:
+            self.hub.spawn(f"replay {event.event_id}", lambda event=event: self._deliver(event, again=False))  # type: ignore[misc]
+        for name in self.world.targets:
+            self.queue.enqueue(name)
+        self.hub.run(MOST_CALM_STEPS)
 
-    def _sweep_on(self) -> None:
-        def sweep() -> None:
-            self._sweep_on()
-            try:
-                self._pipeline().sweep()
-            except (ShipmateError, Crash):
-                self.hub.faults["sweep failed"] += 1
+    # -- what happens
 
-        self.hub.spawn(sweep, SWEEP_SECONDS)
+    def _doing(self, happening: Happening) -> "Doing":
+        return Doing(self, happening)
 
-    # -- what must hold
+    def do(self, happening: Happening) -> None:
+        """Let a happening happen; called in an actor of its own."""
+        match happening.what:
+            case "app" | "model":
+                self._publish(happening)
+            case "outage":
+                now = self.hub.now
+                self.hub.tell(f"{happening.system} is away for {happening.seconds:.0f} s")
+                self.hub.outages.append((happening.system, now, now + happening.seconds))
+            case "clean-up":
+                self.world.clean_up(60.0)
+            case "sweep":
+                self._sweep()
+            case _:
+                self._ask(happening)
 
-    def check(self) -> None:
-        """Raise Violation if an invariant does not hold at the end."""
-        state = self.world.state
-        entries = list(self.world.ledgers.history(self.world.target.name))
-        lost = self.acknowledged - set(state.seen)
-        if lost:
-            self._fail(f"acknowledged and lost: {sorted(lost)}")
-        if any(release.phase in ACTIVE for release in state.releases):
-            self._fail("not converged: a release is still on its way")
-        if state.publications:
-            self._fail("not converged: a publication was never resolved")
-        pods = self.world.cluster.list_gate_pods("vision")
-        if pods:
-            self._fail(f"gate pods were left behind: {[pod.name for pod in pods]}")
-        step = decide(state, self.world.target, self.hub.now, "monitor", 60.0)
-        if not isinstance(step, Idle):
-            self._fail(f"not converged: {step} is still to be done")
-        self._check_cluster(entries)
-        self._check_convergence()
+    def _publish(self, happening: Happening) -> None:
+        world, version = self.world, happening.version
+        self._numbers += 1
+        event_id = f"event-{self._numbers}"
+        event: ImagePushed | ModelPublished
+        if happening.what == "app":
+            if happening.quality == "broken":
+                world.broken_apps.add(app_image(version, happening.contract).digest)
+            event = world.push_app(happening.target, version, event_id, happening.contract)
+        else:
+            digest = model_folder(version, happening.contract).digest
+            if happening.quality == "wrong":
+                world.says[digest] = ("honeycomb", 0.9)
+            elif happening.quality == "failing":
+                world.failing_models.add(digest)
+            event = world.publish_model(version, event_id, happening.contract, happening.folder)
+            if happening.quality == "gone":
+                world.lose_model_file(happening.folder or version, digest)
+        self._send(event, happening.deliveries)
 
-    def _check_cluster(self, entries: list[AnyEntry]) -> None:
-        intended = {entry.release: entry for entry in entries if isinstance(entry, Intended)}
-        planned = {entry.release: entry for entry in entries if isinstance(entry, Planned)}
-        gated = {entry.release for entry in entries if isinstance(entry, Gated)}
-        last = 0
-        for number, patch in enumerate(self.world.cluster.history):
-            if patch.after.release == patch.before.release:
-                continue
-            release = int((patch.after.release or "r-0").removeprefix("r-"))
-            if release not in intended or release not in planned:
-                self._fail(f"r-{release} was patched in without an intent")
-            if patch.after.fence != intended[release].fence:
-                self._fail(f"r-{release} was patched in under another fence")
-            if release <= last:
-                self._fail(f"the cluster moved back from r-{last} to r-{release} without a release on record")
-            last = release
-            if planned[release].to is None and release not in gated:
-                self._fail(f"r-{release} met users without a gate")
-            if (patch.after.template_annotations or {}).get(PAIR) != planned[release].pair.key:
-                self._fail(f"r-{release} was patched in with another pair")
-            self._check_holds(entries, intended[release], planned[release], number)
-            self._check_quarantine(entries, planned[release], intended[release])
-
-    def _check_holds(self, entries: list[AnyEntry], intent: Intended, planned: Planned, patch: int) -> None:
-        if planned.to is not None:
+    def _send(self, event: ImagePushed | ModelPublished, deliveries: tuple[float, ...]) -> None:
+        if not deliveries:
+            self.hub.counts["event dropped"] += 1
+            self.hub.tell(f"the event {event.event_id} is dropped")
+            self.dropped.append(event)
             return
-        for request, patches in self.held_at:
-            hold = next((e for e in entries if isinstance(e, HoldSet) and e.request == request), None)
-            if hold is None or patch < patches:
-                continue
-            later = entries[entries.index(hold) :]
-            lifted = next(
-                (index for index, e in enumerate(later) if isinstance(e, Resumed) and e.hold == hold.id), None
-            )
-            allowed = lifted is not None and intent in later[lifted:]
-            if not allowed:
-                self._fail(f"r-{planned.release} was patched in after a hold was reported in force")
+        self.delivered.append(event)
+        if len(deliveries) > 1:
+            self.hub.counts["event duplicated"] += 1
+        for number, seconds in enumerate(deliveries):
+            self.hub.spawn(f"{event.event_id} delivery {number}", lambda: self._deliver(event), seconds)
 
-    def _check_quarantine(self, entries: list[AnyEntry], planned: Planned, intent: Intended) -> None:
-        quarantined: set[str] = set()
-        for entry in entries[: entries.index(intent)]:
-            if isinstance(entry, Rejected | Failed | Live):
-                quarantined.update(entry.quarantine)
-        if not quarantined.isdisjoint((planned.pair.app, planned.pair.model, planned.pair.key)):
-            self._fail(f"r-{planned.release} shipped although it is quarantined")
+    def _deliver(self, event: ImagePushed | ModelPublished, *, again: bool = True) -> None:
+        """Deliver an event until it is acknowledged, as Event Grid does."""
+        actor = self.hub.actor
+        if actor is None:
+            raise AssertionError(event)
+        attempt = 1
+        while True:
+            try:
+                self.hosts.run(actor, lambda pipeline: pipeline.intake(event))
+            except (ShipmateError, Crash) as error:
+                self.hub.tell(f"{actor}: the delivery failed: {error!r}")
+            else:
+                break
+            actor.doomed = False  # the next attempt is another request
+            attempt += 1
+            self.hub.pause(RETRY_SECONDS)
+        if again:
+            self.acknowledged.append(Acknowledged(self.hub.instant(), event))
 
-    def _check_convergence(self) -> None:
-        state = self.world.state
-        view = self.world.cluster.deployment("vision", "vision")
-        if state.serving is not None and view.pair != state.serving.pair.key:
-            self._fail(f"the ledger says {state.serving.name} is live, the cluster runs {view.release}")
-        pair, _ = plan.newest_pair(state)
-        if pair is None or state.hold is not None:
-            return
-        tried = [release for release in state.releases if release.pair == pair]
-        if not tried:
-            self._fail("not converged: the newest pair was never released")
+    def _ask(self, happening: Happening) -> None:
+        """Give a command until it is answered, and perhaps once more later."""
+        actor = self.hub.actor
+        if actor is None:
+            raise AssertionError(happening)
+        for later in (0.0, *happening.again):
+            self.hub.pause(later)
+            while True:
+                try:
+                    answer = self.hosts.run(actor, lambda pipeline: self._command(Commands(pipeline), happening))
+                except (Conflict, NotFound, Invalid) as error:
+                    self.hub.tell(f"{actor}: refused: {error}")
+                    self.hub.counts["command refused"] += 1
+                    if "while" in str(error) and happening.if_live:
+                        self.hub.reached.add("a command's if_live no longer holds")
+                    return
+                except (ShipmateError, Crash) as error:
+                    self.hub.tell(f"{actor}: the command failed: {error!r}")
+                else:
+                    self._answered(actor, happening, answer)
+                    break
+                actor.doomed = False
+                self.hub.pause(RETRY_SECONDS)
+            if later:
+                self.hub.reached.add("a command is repeated with its key")
 
-    def _fail(self, what: str) -> None:
-        raise Violation(f"seed {self.seed}: {what}\n{self.world.story()}")
+    def _command(self, commands: Commands, asked: Happening) -> Answer:
+        name, key, live = asked.target, asked.key, asked.if_live
+        match asked.what:
+            case "rollback":
+                return commands.rollback(name, key, "bo", RollbackBody(reason="worse", to=asked.to, if_live=live))
+            case "resume":
+                return commands.resume(name, key, "ana", ResumeBody(reason="go on"))
+            case "release":
+                body = ReleaseBody(reason="now", release=asked.to, override=asked.override, if_live=live)
+                return commands.release(name, key, "ana", body)
+            case _:
+                return commands.hold(name, key, "ana", HoldBody(reason="stop", scope=asked.scope, if_live=live))
+
+    def _answered(self, actor: Actor, asked: Happening, answer: object) -> None:
+        if not isinstance(answer, Answer):
+            raise TypeError(answer)
+        patches = len(self.world.cluster.patches(NAMESPACE, asked.target))
+        length = self.hosts.look(asked.target).state.length
+        kind: object = asked.what
+        self.hub.tell(f"{actor}: answered: {answer.message}")
+        self.commands[asked.target].append(
+            Commanded(self.hub.instant(), kind, asked.key, answer, patches, length, asked.override)  # type: ignore[arg-type]
+        )
+
+    # -- trouble that does not belong to one call
+
+    def _pod_fate(self, name: str, image: str) -> PodFate:
+        dead = self.hub.chance("dead pods", f"pod {name}", 0.03)
+        if dead is not None:
+            self.hub.reached.add("a pod never gets ready")
+            return PodFate(1e9, crashes=dead < 0.4)
+        slow = self.hub.chance("slow pods", f"slow pod {name}", 0.08)
+        return PodFate(1.0 if slow is None else 5 + 60 * slow * slow)
+
+    def _slept(self, actor: Actor, operation: Operation) -> None:
+        self.queue.slept(actor)
+        actor.slept_at = self.hosts.look(actor.target).state.length if actor.target else 0
+        if actor.target and operation.danger >= 6:
+            share = self.hub.chance("meddling", f"{actor.name} {operation.name} meddler", 0.5)
+            if share is not None:
+                self._meddle(actor, share)
+
+    def _meddle(self, actor: Actor, share: float) -> None:
+        """Let somebody do something while a worker sleeps before a dangerous call."""
+        self._numbers += 1
+        what = MEDDLERS[int(share * len(MEDDLERS))]
+        number, at = self._numbers, 1 + 15 * (share * 97 % 1)
+        happening = Happening(
+            at=self.hub.now + at,
+            what=what,  # type: ignore[arg-type] # one of them
+            target=actor.target,
+            version=f"{what}-{20 + number % 20}",
+            key=f"meddler-{number}",
+        )
+        self.happened.append(happening)
+        self.hub.counts[f"meddler: {what}"] += 1
+        self.hub.spawn(f"meddler {number}", lambda: self.do(happening), at)
+        if what == "hold" and share * 31 % 1 < 0.7:
+            lift = msgspec.structs.replace(happening, what="resume", at=at + 60, key=f"{happening.key}-lift")
+            self.happened.append(lift)
+            self.hub.spawn(f"meddler {number} lifts", lambda: self.do(lift), at + 60)
+
+    def _crashed(self, actor: Actor, operation: Operation) -> None:
+        reach.at_crash(self.hub, actor, operation)
+        self.hosts.crashed(actor, operation)
 
 
-def simulate(seed: int) -> Simulation:
-    """Run one seed and return its world; raise Violation if an invariant does not hold."""
-    simulation = Simulation(seed)
-    simulation.run()
-    return simulation
+class Doing:
+    """A happening as an actor's work."""
+
+    def __init__(self, simulation: Simulation, happening: Happening) -> None:
+        self._simulation = simulation
+        self._happening = happening
+
+    def __call__(self) -> None:
+        self._simulation.do(self._happening)
+
+
+def simulation_of(seed: int, *, telling: bool = False) -> Simulation:
+    """Return a seed's history before it begins."""
+    faults = Faults(seed)
+    return Simulation(seed, drawn(seed, faults), faults, telling=telling)
+
+
+def simulate(seed: int) -> History:
+    """Run one seed and return what happened."""
+    return simulation_of(seed).run()
+
+
+def checked(seed: int) -> History:
+    """Run one seed and judge it; raise Violation if an invariant does not hold."""
+    history = simulate(seed)
+    check(history)
+    return history

@@ -1,0 +1,250 @@
+"""The world of a simulated history: publishers' storage and registry, the cluster, the public doors, and the truth.
+
+Nothing here knows about faults at calls; those are the hub's. What is wrong with halves and pods is.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache
+
+from shipmate.core.answers import Answer, Version
+from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
+from shipmate.core.refs import Digest, digest_of
+from shipmate.core.targets import (
+    AppSource,
+    DeploymentRef,
+    GateThresholds,
+    ModelSource,
+    ReleaseRepository,
+    Target,
+    VerifyRules,
+)
+from shipmate.core.views import PodView
+from shipmate.errors import Retryable
+from shipmate.ports import Blob
+from tests.fakes.models import FakeModels
+from tests.fakes.registry import FakeRegistry
+from tests.sim.cluster import LightCluster, PodFate, Reply
+from tests.sim.history import Half
+from tests.sim.hub import Hub
+from tests.sim.pieces import AppImage, ModelFolder, app_image, model_folder
+
+RELEASES = "vision"
+NAMESPACE = "vision"
+
+
+def target(number: int) -> Target:
+    """Return one of the targets; they share their model, and each has an app of its own."""
+    name = f"vision-{number}"
+    return Target(
+        name=name,
+        app=AppSource(f"{name}-app"),
+        model=ModelSource("models", "net"),
+        release=ReleaseRepository(RELEASES),
+        deployment=DeploymentRef(NAMESPACE, name),
+        public_url=f"http://{name}.test",
+        rollout_within_seconds=60.0,
+        gate=GateThresholds(ready_within_seconds=30.0),
+        verify=VerifyRules(replies=3, within_seconds=10.0),
+    )
+
+
+class SimModels(FakeModels):
+    """A model storage whose blobs have the instant at which they were written."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def put(self, container: str, path: str, data: bytes) -> Blob:
+        self._writes += 1
+        blob = Blob(path, len(data), f"0x{self._writes:X}", self._hub.instant())
+        self._containers.setdefault(container, {})[path] = (blob, data)
+        return blob
+
+    @property
+    def writes(self) -> int:
+        return self._writes
+
+    def manifests(self) -> list[tuple[Blob, bytes]]:
+        """Return what is in the container and completes a model version."""
+        return [found for path, found in self._containers["models"].items() if path.endswith("/manifest.json")]
+
+
+class SimRegistry(FakeRegistry):
+    """A registry that knows when a manifest was pushed last."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+        self.pushed_at: dict[Digest, float] = {}
+
+    def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
+        digest = super().put_manifest(repository, reference, data, media_type)
+        self.pushed_at[digest] = self._hub.now
+        return digest
+
+
+class World:
+    """Everything Shipmate meets, in memory."""
+
+    def __init__(self, hub: Hub, targets: int, pod_fate: Callable[[str, str], PodFate], *, guarded: bool) -> None:
+        self.hub = hub
+        self.targets = {found.name: found for found in map(target, range(targets))}
+        self.registry = SimRegistry(hub)
+        self.models = SimModels(hub)
+        self.cluster = LightCluster(
+            now=lambda: hub.now,
+            instant=hub.instant,
+            fate=pod_fate,
+            is_there=self._has_image,
+            answering=self._pod_answers,
+            guarded=guarded,
+        )
+        for found in self.targets.values():
+            self.cluster.add_deployment(NAMESPACE, found.deployment.name)
+        self.says: dict[Digest, tuple[str, float]] = {}  # a model's answer to the daisy, where it is not daisy
+        self.failing_models: set[Digest] = set()  # their candidate answers 500
+        self.broken_apps: set[Digest] = set()  # nobody reaches them through the door
+        self.gone_models: set[Digest] = set()
+        self.lost_images: set[Digest] = set()
+        self.apps: dict[str, list[Half]] = {name: [] for name in self.targets}
+        self.published_models: list[Half] = []
+        self._asked = 0
+
+    # -- the publishers
+
+    def push_app(self, name: str, version: str, event_id: str, contract: str = "1") -> ImagePushed:
+        """Push an app image with its target's followed tag, and return the event."""
+        image, source = app_image(version, contract), self.targets[name].app
+        self._store_app(source.repository, source.tag, image)
+        now = self.hub.instant()
+        self.apps[name].append(Half(version, image.digest, contract, now))
+        self.hub.tell(f"the developer of {name} pushes app {version}")
+        return ImagePushed(event_id, "registry", source.repository, source.tag, image.digest, now)
+
+    def _store_app(self, repository: str, tag: str, image: AppImage) -> None:
+        blobs = self.registry.blobs[repository]
+        for data in image.blobs:
+            blobs[_digest_of(data)] = data
+        self.registry.put_manifest(repository, tag, image.manifest, image.media_type)
+
+    def publish_model(
+        self, version: str, event_id: str, contract: str = "1", folder: str | None = None
+    ) -> ModelPublished:
+        """Upload a model version, perhaps under another name, and return the event of its manifest."""
+        model: ModelFolder = model_folder(version, contract)
+        where = f"net/{folder or version}"
+        for path, data in model.files:
+            self.models.put("models", f"{where}/{path}", data)
+        blob = self.models.put("models", f"{where}/manifest.json", model.manifest)
+        self.published_models.append(Half(version, model.digest, contract, blob.modified_at))
+        self.hub.tell(f"the data scientist uploads model {version} to {where}")
+        sequencer = f"{self.models.writes:064x}"
+        return ModelPublished(
+            event_id, "account", "models", blob.path, normalise_etag(blob.etag), sequencer, blob.modified_at
+        )
+
+    def lose_model_file(self, folder: str, digest: Digest) -> None:
+        """Delete a file that a published manifest lists."""
+        self.models.delete("models", f"net/{folder}/model.onnx")
+        self.gone_models.add(digest)
+
+    # -- the registry's clean-up
+
+    def clean_up(self, grace_seconds: float) -> int:
+        """Delete release images that no Deployment asks for and no pod runs, unless they were pushed just now."""
+        used = {image.rpartition("@")[2] for image in self.cluster.images()}
+        manifests, tags = self.registry.manifests[RELEASES], self.registry.tags[RELEASES]
+        old = self.hub.now - grace_seconds
+        gone = {digest for digest in manifests if self.registry.pushed_at[digest] < old} - used
+        for digest in sorted(gone):
+            del manifests[digest]
+            self.hub.tell(f"the registry's clean-up deletes release image {digest[:19]}")
+        for tag in [tag for tag, digest in tags.items() if digest in gone]:
+            del tags[tag]
+        self.lost_images |= gone
+        return len(gone)
+
+    def _has_image(self, image: str) -> bool:
+        return image.partition("@")[2] in self.registry.manifests[RELEASES]
+
+    # -- the app in its pods, and the public door
+
+    def _labels(self, image: str) -> dict[str, str]:
+        digest = Digest(image.partition("@")[2])
+        return _labels_of(digest, self._config)
+
+    def _config(self, digest: Digest) -> bytes:
+        manifest = json.loads(self.registry.manifests[RELEASES][digest].data)
+        return self.registry.blobs[RELEASES][manifest["config"]["digest"]]
+
+    def _pod_answers(self, pod: PodView, path: str) -> Reply:
+        labels = self._labels(pod.containers[0].image)
+        model = Digest(labels["dev.shipmate.model.digest"])
+        headers = {
+            "x-model-version": labels["dev.shipmate.model.version"],
+            "x-model-digest": model,
+            "x-app-version": labels["org.opencontainers.image.version"],
+            "x-release": pod.annotations.get("shipmate.dev/release", ""),
+        }
+        if path == "/readyz":
+            return (200, headers, b"{}") if pod.ready else (503, headers, b'{"title": "not ready"}')
+        if model in self.failing_models:
+            return 500, headers, b"out of memory"
+        label, confidence = self.says.get(model, ("daisy", 0.9))
+        return 200, headers, _score(label, confidence)
+
+    def ask(self, url: str, photo: bytes) -> Answer:
+        """Answer through the public door: a ready pod of the Deployment does."""
+        version = self.version(url)
+        label, confidence = self.says.get(Digest(version.model_digest), ("daisy", 0.9))
+        if version.model_digest in self.failing_models:
+            raise Retryable("the door answers 500")
+        return Answer(
+            version.model_digest,
+            version.model_version,
+            version.app_version,
+            version.release,
+            ((label, confidence),),
+            0.01,
+        )
+
+    def version(self, url: str) -> Version:
+        """Return which pair answers at the door: each ready pod in turn does."""
+        name = url.removeprefix("http://").removesuffix(".test")
+        pods = self.cluster.serving(NAMESPACE, name)
+        if not pods:
+            raise Retryable("nobody answers at the door")
+        self._asked += 1
+        pod = pods[self._asked % len(pods)]
+        labels = self._labels(pod.containers[0].image)
+        if labels["dev.shipmate.app.digest"] in self.broken_apps:
+            raise Retryable("the door answers 502")
+        return Version(
+            Digest(labels["dev.shipmate.model.digest"]),
+            labels["dev.shipmate.model.version"],
+            labels["org.opencontainers.image.version"],
+            pod.annotations.get("shipmate.dev/release", ""),
+        )
+
+
+_LABELS: dict[Digest, dict[str, str]] = {}
+
+
+def _labels_of(digest: Digest, config: Callable[[Digest], bytes]) -> dict[str, str]:
+    """Return the labels of an image, which its digest tells."""
+    found = _LABELS.get(digest)
+    if found is None:
+        found = _LABELS[digest] = json.loads(config(digest))["config"]["Labels"]
+    return found
+
+
+@cache
+def _digest_of(data: bytes) -> Digest:
+    return digest_of(data)
+
+
+@cache
+def _score(label: str, confidence: float) -> bytes:
+    return json.dumps({"result": [[[[label, confidence * 100]]], "Computed in 1 ms"]}).encode()
