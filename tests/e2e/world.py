@@ -10,7 +10,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -184,13 +184,17 @@ class Target:
         """Push an image that buildah built, as CI does, and return its digest."""
         return images.push(image, f"{self.world.local.cloud.registry}/{self.app_repository}:{tag}")
 
-    def push_changed(self, labels: Mapping[str, str | None], *, tag: str = "main", of: str = "main") -> str:
-        """Push a tag's image with other labels (None takes one away) by the registry's API; return its digest."""
+    def push_changed(
+        self, labels: Mapping[str, str | None], *, entrypoint: Sequence[str] = (), tag: str = "main", of: str = "main"
+    ) -> str:
+        """Push a tag's image with other labels (None takes one away) or another entrypoint; return its digest."""
         where, http = f"{self.registry_url}/{self.app_repository}", self.world.http
         manifest = self._get(f"{where}/manifests/{of}").json()
         config = self._get(f"{where}/blobs/{manifest['config']['digest']}").json()
         kept = {**config["config"]["Labels"], **labels}
         config["config"]["Labels"] = {key: value for key, value in kept.items() if value is not None}
+        if entrypoint:
+            config["config"]["Entrypoint"] = list(entrypoint)
         data = json.dumps(config).encode()
         digest = f"sha256:{_sha256(data)}"
         location = http.post(f"{where}/blobs/uploads/").headers["Location"]
