@@ -15,7 +15,7 @@ from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
 from shipmate.commands import Commands
 from shipmate.core.intake import Sources
-from shipmate.edge.blobs import BlobModels
+from shipmate.edge.blobs import RANGE_SIZE, BlobModels
 from shipmate.edge.clock import SystemClock
 from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
@@ -61,7 +61,7 @@ def compose(settings: Settings) -> Pipeline:
 
     Raises Invalid if the targets file or a kubeconfig is wrong.
     """
-    service = _blob_service(settings.storage)
+    service = blob_service(settings.storage)
     host = settings.registry.partition("://")[2]
     return Pipeline(
         targets=read_targets(settings.targets),
@@ -84,11 +84,18 @@ def compose(settings: Settings) -> Pipeline:
     )
 
 
-def _blob_service(storage: str) -> BlobServiceClient:
+def blob_service(storage: str) -> BlobServiceClient:
+    """Return the client of a storage account, by its address or its connection string.
+
+    A range is taken from the connection at once: in the client's pieces of 256 KiB a thread that reads ahead wakes so
+    often that the one that hashes and sends waits for it.
+    """
     retry = blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES)
     if storage.startswith(("http://", "https://")):
-        return BlobServiceClient(storage, credential=DefaultAzureCredential(), retry_policy=retry)
-    return BlobServiceClient.from_connection_string(storage, retry_policy=retry)
+        return BlobServiceClient(
+            storage, credential=DefaultAzureCredential(), retry_policy=retry, connection_data_block_size=RANGE_SIZE
+        )
+    return BlobServiceClient.from_connection_string(storage, retry_policy=retry, connection_data_block_size=RANGE_SIZE)
 
 
 def _queue_client(storage: str, name: str) -> QueueClient:
