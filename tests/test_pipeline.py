@@ -200,6 +200,18 @@ def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_
     assert image in world.registry.manifests["vision"]
 
 
+def test_an_image_that_would_not_become_the_same_again_is_not_gated():
+    world = World()
+    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
+        world.pipeline().intake(event)
+    world.run_until_phase(Phase.BUILT)
+    clean_up(world)
+    world.registry.name = "moved.example"  # it is in the image's label of its base
+    world.run()
+    assert phases(world) == [("r-1", "rejected")]
+    assert "release the pair by hand" in (world.state.release(1).message or "")
+
+
 def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
     world = World()
     for event in (world.push_app("2.3.0"), world.publish_model("1.0")):

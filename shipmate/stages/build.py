@@ -35,14 +35,21 @@ def restore(release: Release, target: Target, state: State, context: Context) ->
     """Make sure that a built release's image is still in the registry; build the same bytes again if it is not.
 
     Called before the gate and the rollout, which may come long after the build: a hold may keep a release for weeks,
-    and the registry's clean-up knows nothing of it. Raises Rejected if a half is gone by then, Retryable, NotAllowed.
+    and the registry's clean-up knows nothing of it. Raises Rejected if a half is gone by then, or if this version of
+    Shipmate builds other bytes, Retryable, NotAllowed.
     """
     if release.is_rollback or release.image is None:
         return
     try:
         context.registry.resolve(target.release.repository, release.image)
     except NotFound:
-        build(release, target, state, context)
+        made = build(release, target, state, context)
+        if not isinstance(made, Built) or made.image != release.image:
+            raise Rejected(
+                "ImageGone",
+                f"{target.release.repository}@{release.image} is gone from the registry, and what is built of the same "
+                "halves now is another image: release the pair by hand, with an override",
+            ) from None
 
 
 def _found(release: Release, target: Target, context: Context) -> Built | Failed:
