@@ -7,6 +7,7 @@ None of Shipmate's own rules is asked here: what a hold, a quarantine, a head or
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from shipmate.core.events import ImagePushed, ModelPublished
@@ -14,6 +15,7 @@ from shipmate.core.fold import fold
 from shipmate.core.ledger import (
     AnyEntry,
     Built,
+    Errored,
     Failed,
     Gated,
     Held,
@@ -95,6 +97,11 @@ class Seen:
             for place, patch in enumerate(self.run.patches)
             if (patch.after.release, patch.after.containers) != (patch.before.release, patch.before.containers)
         ]
+
+    def instant(self, entry: AnyEntry) -> datetime:
+        """Return when an entry was made, by the world's clock and not its worker's."""
+        host = int(entry.by.removeprefix("worker-").partition(".")[0])
+        return entry.at - timedelta(seconds=self.history.skews[host])
 
     def is_forward(self, number: int) -> bool:
         """Whether a release is no rollback."""
@@ -198,14 +205,24 @@ def each_thing_happens_once(seen: Seen) -> Iterator[str]:
     yield from _one_release_an_occasion(seen)
     yield from _one_on_its_way(seen)
     yield from _equal_effects(seen)
-    if seen.run.most_gate_pods > 1:
-        yield f"{seen.run.most_gate_pods} pods were there for one gate"
+    yield from _one_pod_a_gate(seen)
     if seen.run.gate_pods and not seen.history.sweep_off:
         yield f"gate pods were left behind: {', '.join(pod.name for pod in seen.run.gate_pods)}"
     if seen.run.replayed:
         yield f"replaying all events wrote {seen.run.replayed[0]}"
     if seen.run.replayed_effects:
         yield f"replaying all events did {seen.run.replayed_effects[0]}"
+
+
+def _one_pod_a_gate(seen: Seen) -> Iterator[str]:
+    """The gate of a release has one pod an attempt: whoever tries at the same time shares it."""
+    names: dict[str, set[str]] = {}
+    for pod in seen.run.gate_pods_made:
+        names.setdefault(pod.release or "", set()).add(pod.name)
+    for release, pods in names.items():
+        errors = [e for _, e in seen.each(Errored) if f"r-{e.release}" == release]
+        if len(pods) > 1 + len(errors):
+            yield f"the gate of {release} had {len(pods)} pods in {1 + len(errors)} attempts"
 
 
 def _recorded_once(seen: Seen) -> Iterator[str]:
@@ -271,9 +288,10 @@ def _one_on_its_way(seen: Seen) -> Iterator[str]:
 
 def _equal_effects(seen: Seen) -> Iterator[str]:
     images: dict[Pair, str] = {}
+    lost = seen.run.truth.lost_images
     for _, built in seen.each(Built):
         pair = seen.planned[built.release][1].pair
-        if images.setdefault(pair, built.image) != built.image:
+        if images.setdefault(pair, built.image) != built.image and images[pair] not in lost:
             yield f"r-{built.release} was built into another image than before"
     for number, times in Counter(number for _, _, number in seen.moves).items():
         if times > 1:
@@ -307,19 +325,18 @@ def live_never_moves_back(seen: Seen) -> Iterator[str]:
 
 
 def _grew_older(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
-    """Compare what a release brings with what was live last, and with what the cluster ran, unless that was bad."""
-    until = seen.entries[: patch.entries]
-    serving = model.live(until)
-    running = int((patch.before.release or "r-0").removeprefix("r-"))
-    barred = model.quarantine(until)
-    for before in {serving, running} & seen.planned.keys():
+    """Compare what a release brings with what was live, and what the cluster ran, when it was planned."""
+    place, planned = seen.planned[number]
+    until, now = seen.entries[:place], seen.instant(planned)
+    running = [each for _, earlier, each in seen.moves if earlier.entries <= place and each < number]
+    serving, barred = model.live(until), model.quarantine(seen.entries[: patch.entries])
+    for before in {serving, *running[-1:]} & seen.planned.keys():
         pair = seen.planned[before][1].pair
         is_bad = before != serving and model.phase(until, before) in (Phase.FAILED, Phase.SUPERSEDED)
         for kind, published in (("app", seen.run.truth.apps), ("model", seen.run.truth.models)):
-            old, new = getattr(pair, kind), getattr(seen.planned[number][1].pair, kind)
-            order = [half.digest for half in published if half.at <= patch.at]
-            places = {digest: place for place, digest in enumerate(order)}  # the last place counts
-            if places.get(new, -1) < places.get(old, -1) and not is_bad and old not in barred:
+            old, new = getattr(pair, kind), getattr(planned.pair, kind)
+            order = {half.digest: place for place, half in enumerate(published) if half.at <= now}  # the last counts
+            if order.get(new, -1) < order.get(old, -1) and not is_bad and old not in barred:
                 yield f"r-{number} was patched in with an older {kind} than r-{before} had"
 
 
@@ -398,7 +415,7 @@ def _is_held(seen: Seen, place: int, patch: Patch, number: int) -> Iterator[str]
             in_force = place >= reported.get(entry.request, len(seen.run.patches))
         else:
             in_force = patch.entries > since
-        live = _pair_of(seen, model.live(seen.entries[: since + 1]))
+        live = _pair_of(seen, model.live(seen.entries[: patch.entries]))
         if in_force and (intent is None or intent < lifted) and _keeps_back(scope, seen.planned[number][1].pair, live):
             yield f"r-{number} was patched in after the hold {held} was in force"
 
@@ -479,16 +496,18 @@ def _can_go_back(seen: Seen) -> bool:
 
 
 def _newest_is_live(seen: Seen) -> Iterator[str]:
-    """Each candidate for the newest pair is live or older than what is, or was tried since its halves came."""
-    entries, serving = seen.entries, model.live(seen.entries)
-    live = _pair_of(seen, serving)
+    """One of the candidates for the newest pair is live, or was tried since its halves came; none is newer than live.
+
+    Where two halves do not fit each other, one goes on with a partner and the other waits: which one is left open here.
+    """
+    entries, live = seen.entries, _pair_of(seen, model.live(seen.entries))
     hold = model.hold(entries)
     only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
     only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
-    candidates = model.candidates(entries, only_app=only_app, only_model=only_model)
-    for pair in candidates:
+    complaints = []
+    for pair in model.candidates(entries, only_app=only_app, only_model=only_model):
         if pair == live or (live is not None and _is_older(seen, pair, live)):
-            continue
+            return
         published = max(place for place, entry in seen.each(Resolved) if entry.half.digest in (pair.app, pair.model))
         tried = [
             number
@@ -496,16 +515,12 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
             if planned.pair == pair and seen.phases[number] is not Phase.SUPERSEDED
         ]
         if not tried:
-            yield f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released"
-        elif all(seen.planned[number][0] < published for number in tried) and _was_read_anew(seen, pair, tried):
-            yield f"a half of r-{tried[-1]} was published anew, and the pair was not released again"
-
-
-def _was_read_anew(seen: Seen, pair: Pair, tried: list[int]) -> bool:
-    """Whether a half of the pair has an upload or a push later than the release that was tried last."""
-    planned = seen.planned[tried[-1]][1]
-    halves = [*model.apps(seen.entries), *model.models(seen.entries)]
-    return any(each.digest in (pair.app, pair.model) and each.published_at > planned.at for each in halves)
+            complaints.append(f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released")
+        elif seen.planned[tried[-1]][0] < published and seen.phases[tried[-1]] is not Phase.HELD:
+            complaints.append(f"a half of r-{tried[-1]} was published anew, and the pair was not released again")
+        else:
+            return
+    yield from complaints[:1]
 
 
 def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:
