@@ -1,5 +1,7 @@
 # Every target first makes .venv (tools/bootstrap.sh); what is slow to make is kept in ~/.cache/shipmate.
 PY := .venv/bin/python
+# Tests start many processes: their bytecode is kept, whatever the environment says, and not in the tree.
+PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit check down status bench-quick lock environment
@@ -7,14 +9,14 @@ export PYTHON
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: environment ## Set everything up, run the main job and leave it running (CONTEXT=... uses a cluster of yours)
-	@$(PY) -m localcloud demo $(if $(CONTEXT),--context $(CONTEXT))
+demo: environment ## Set everything up, run the main job and leave it running (CONTEXT=... a cluster of yours, REGISTRY=... yours too)
+	@$(PY) -m localcloud demo $(if $(CONTEXT),--context $(CONTEXT)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 test: environment ## Set up what the tests need and run all of them
-	@$(PY) -m localcloud setup && $(PY) -m pytest
+	@$(PY) -m localcloud setup && $(PYTEST)
 
 test-unit: environment ## Run the tests that need no server, in less than 30 s
-	@$(PY) -m pytest -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e)'
+	@$(PYTEST) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e)'
 
 check: environment ## Check format, lint, types and layers
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(dir $(PY))lint-imports

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 something did not work, 2 wrong usage.
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ from shipmate.errors import ShipmateError
 KUBERNETES = "cluster"
 """What the Kubernetes that all clouds share is called where clouds are named."""
 
-SETUP = {
+SETUP: Mapping[str, Callable[[], object]] = {
     "packages": debian.ensure_packages,
     "kubernetes": ensure.ensure_kubernetes,
     "registry": ensure.ensure_registry,
@@ -114,11 +115,30 @@ def status(*, running: bool) -> None:
 
 @main.command()
 @click.option("--context", help="A context of your kubeconfig in the place of the local Kubernetes.")
-def demo(*, context: str | None) -> None:
+@click.option(
+    "--registry",
+    callback=lambda _context, _option, text: text and registry_address(text),
+    help="A registry that this machine and the cluster's nodes reach by this name, in the place of the local one.",
+)
+def demo(*, context: str | None, registry: str | None) -> None:
     """Run the main job on real input, show it, and leave it running."""
     from localcloud.demo import run  # noqa: PLC0415 - a second of imports that no other verb needs
 
-    sys.exit(run(context))
+    if registry is not None and context is None:
+        raise click.UsageError("a registry of yours goes with a cluster of yours: name its --context too")
+    sys.exit(run(context, registry))
+
+
+def registry_address(text: str) -> str:
+    """Return a registry's address with its scheme; raise BadParameter for what Shipmate would not take."""
+    url = text.rstrip("/") if "://" in text else f"https://{text.rstrip('/')}"
+    scheme, _, host = url.partition("://")
+    local = host.rpartition(":")[0] in ("127.0.0.1", "localhost")
+    if scheme not in ("http", "https") or not host or "/" in host or "@" in host:
+        raise click.BadParameter(f"{text!r}: write <name>.azurecr.io, or http://localhost:<port>")
+    if scheme == "http" and not local:
+        raise click.BadParameter(f"{text!r}: plain http is for a registry on this machine (http://localhost:<port>)")
+    return url
 
 
 def _running() -> list[str]:

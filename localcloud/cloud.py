@@ -51,10 +51,15 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class LocalCloud:
-    """A local cloud. With `context`, a context of the user's own kubeconfig takes the place of the local Kubernetes."""
+    """A local cloud.
+
+    With `context`, a context of the user's own kubeconfig takes the place of the local Kubernetes; with `registry_url`
+    (`http://localhost:5001`, `https://name.azurecr.io`), a registry of theirs that of the cloud's registry.
+    """
 
     cloud: Cloud
     context: str | None = None
+    registry_url: str | None = None
 
     # -- what others need to know of it
 
@@ -78,6 +83,11 @@ class LocalCloud:
         """The targets file that the Functions host reads."""
         return self.cloud.state / "targets.yaml"
 
+    @property
+    def registry(self) -> str:
+        """The registry as image references spell it."""
+        return self.cloud.registry if self.registry_url is None else self.registry_url.partition("://")[2]
+
     def target_cluster(self) -> TargetCluster:
         """Return the cluster as its administrator reaches it. The local one must be up."""
         if self.context is not None:
@@ -90,7 +100,7 @@ class LocalCloud:
             "FUNCTIONS_WORKER_RUNTIME": "python",
             "AzureWebJobsStorage": self.cloud.connection_string,
             "SHIPMATE_STORAGE": self.cloud.connection_string,
-            "SHIPMATE_REGISTRY": f"http://{self.cloud.registry}",
+            "SHIPMATE_REGISTRY": self.registry_url or f"http://{self.cloud.registry}",
             "SHIPMATE_REGISTRY_NAME": REGISTRY_NAME,
             "SHIPMATE_CLUSTER": access,
             "SHIPMATE_TARGETS": str(self.targets_file),
@@ -169,7 +179,7 @@ class LocalCloud:
             cluster.add_registry_mirror(self.cloud.registry)
         found = self.target_cluster()
         for namespace in namespaces if apply_targets else ():
-            found.apply_target(self.cloud, namespace)
+            found.apply_target(self.cloud, namespace, registry=self.registry)
         out = self.cloud.state / "controller.kubeconfig"
         return controller_kubeconfig(found.kubeconfig, namespaces[0], out, context=found.context, also=namespaces[1:])
 

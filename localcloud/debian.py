@@ -30,11 +30,15 @@ DEBIAN_PACKAGES = (
 SERVICES = {"containerd": "containerd.service", "etcd-server": "etcd.service", "haproxy": "haproxy.service"}
 """What these packages would start with the machine; the local cloud starts its own instead."""
 
+FOR_IMAGES = ("buildah", "mmdebstrap")
+"""What is needed of them where Kubernetes is the user's own: to build the app image."""
+
 OPTIONS = (
     "The options are:\n"
-    "  - run this as root on Debian 12 or newer (a virtual machine or a Codespace does);\n"
-    "  - use a Kubernetes of your own, which needs no root: make demo CONTEXT=<kubeconfig context>\n"
-    "    (for example from `kubectl config get-contexts`; kind, minikube, Docker Desktop and AKS all serve)."
+    "  - run this as root on Debian 12 or newer, with sudo, in a virtual machine or in a Codespace;\n"
+    "  - there, with a Kubernetes of your own, nothing of Kubernetes is installed, built or started:\n"
+    "    make demo CONTEXT=<kubeconfig context> (`kubectl config get-contexts` lists yours). Root is needed all the\n"
+    "    same, to build the app image with buildah and mmdebstrap."
 )
 
 POLICY_FILE = Path("/usr/sbin/policy-rc.d")
@@ -44,22 +48,20 @@ POLICY = "#!/bin/sh\n# Written while the local cloud of Shipmate installs packag
 def require_root() -> None:
     """Raise SetupError with the options there are unless this is root on a Linux with Debian's packages."""
     if platform.system() != "Linux":
-        raise SetupError(f"the local Kubernetes needs Linux, and this is {platform.system()}. {OPTIONS}")
+        raise SetupError(f"the local cloud needs Linux, and this is {platform.system()}. {OPTIONS}")
     if shutil.which("apt-get") is None or shutil.which("dpkg-query") is None:
-        raise SetupError(
-            f"the local Kubernetes is made of Debian's packages, and this system has no apt-get. {OPTIONS}"
-        )
+        raise SetupError(f"the local cloud is made of Debian's packages, and this system has no apt-get. {OPTIONS}")
     if os.geteuid() != 0:
-        raise SetupError(f"the local Kubernetes needs root: it makes a network bridge and starts containers. {OPTIONS}")
+        raise SetupError(f"the local cloud needs root: it builds images and starts containers. {OPTIONS}")
 
 
-def ensure_packages() -> None:
-    """Install the Debian packages that are missing, without starting or enabling their services. Needs root."""
+def ensure_packages(names: Sequence[str] = DEBIAN_PACKAGES) -> None:
+    """Install those of the packages that are missing, without starting or enabling their services. Needs root."""
     require_root()
-    if not missing_packages():
+    if not missing_packages(names):
         return
     with only_one("packages"):
-        missing = missing_packages()
+        missing = missing_packages(names)
         if missing:
             _install_packages(missing)
 

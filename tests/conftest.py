@@ -1,4 +1,4 @@
-"""Servers that tests of several parts share: the Azurite and the registry of the cloud `test`.
+"""Which tests may run at the same time, and the servers they share: the Azurite and registry of the cloud `test`.
 
 Several test processes (pytest-xdist, or two runs at once) use the same servers: the first starts them with nothing in
 them, the last stops them. Tests keep apart by container, queue and repository names of their own.
@@ -15,6 +15,22 @@ import pytest
 from localcloud import registry as registries
 from localcloud import storage
 from localcloud.config import Cloud, state_root
+
+ON_THE_CLUSTER = "cluster"
+"""The group of all tests that use the one Kubernetes of the machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together in one process (`pytest -n 2 --dist loadgroup`).
+
+    Those of a file do, which share servers. Those on the cluster do, and come first: together they take longest.
+    A conftest.py further down was asked before, and xdist, which reads the groups, is asked after.
+    """
+    for item in items:
+        uses_cluster = any(item.get_closest_marker(name) for name in ("cluster", "e2e"))
+        group = ON_THE_CLUSTER if uses_cluster else str(item.path.relative_to(item.config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") != pytest.mark.xdist_group(ON_THE_CLUSTER).mark)
 
 
 @pytest.fixture(scope="session")

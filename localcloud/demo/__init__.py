@@ -9,7 +9,7 @@ from azure.core.exceptions import AzureError
 
 from examples.packages import DownloadError
 from examples.publish import AlreadyPublished
-from localcloud import debian, images, setup
+from localcloud import debian, images, preflight, registry, setup
 from localcloud.access import AccessError
 from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
@@ -24,6 +24,8 @@ from shipmate.errors import ShipmateError
 TARGET = NAMESPACE = "vision"
 REPORT = Path(".demo/report.json")
 EXAMPLE_URL = "http://127.77.0.1:8080"
+PREFLIGHT = "shipmate-preflight"
+"""The repository of an image that only shows who can pull."""
 _EXPECTED = (
     AccessError,
     AlreadyPublished,
@@ -38,42 +40,49 @@ _EXPECTED = (
 )
 
 
-def run(context: str | None) -> int:
-    """Set up, start, run the main job, leave it running; return 0, or 1 after saying what went wrong."""
+def run(context: str | None, registry_url: str | None = None) -> int:
+    """Set up, start, run the main job, leave it running; return 0, or 1 after saying what went wrong.
+
+    `context` names a cluster of the user's own, `registry_url` a registry of theirs.
+    """
     screen = Screen()
     try:
-        _run(screen, context)
+        _run(screen, LocalCloud(Cloud("demo"), context, registry_url))
     except _EXPECTED as error:
         screen.fault(str(error))
         return 1
     return 0
 
 
-def _run(screen: Screen, context: str | None) -> None:
+def _run(screen: Screen, local: LocalCloud) -> None:
+    foreign = local.context is not None
+    if foreign:
+        screen.step(f"looking at the cluster of context {local.context}: nothing is changed yet")
+        preflight.look(local.target_cluster())
+        screen.done("it answers, is new enough, and may be used")
     screen.step("setting up: what is missing is installed and built once, and kept outside the tree")
-    debian.ensure_packages()
+    debian.ensure_packages(debian.FOR_IMAGES if foreign else debian.DEBIAN_PACKAGES)
     setup.ensure_registry()
     setup.ensure_azurite()
-    if context is None:
+    if not foreign:
         setup.ensure_kubernetes()
     images.ensure_base()
     images.ensure_wheels()
+    node = _try_out(screen, local) if foreign else None
     screen.step("starting the local cloud")
-    local = LocalCloud(Cloud("demo"), context)
     local.stop()  # what an earlier run left goes on from its ledger, with the code as it is now
     local.start(targets_yaml=EXAMPLE_TARGETS.read_text())
     for part in local.status():
         screen.done(f"{part.name:<10} {part.address}")
-    url = EXAMPLE_URL if context is None else _wait_for_door(local.target_cluster())
+    url = _wait_for_door(local.target_cluster(), node) if foreign else EXAMPLE_URL
     screen.done(f"{'app':<10} {url}")
-    if context is not None:
+    if foreign:
         local.start(targets_yaml=EXAMPLE_TARGETS.read_text().replace(EXAMPLE_URL, url))
     api = Api(local.cloud.functions_url, local.api_key, TARGET)
     with tempfile.TemporaryDirectory() as folder:
         story = Story(
             api=api,
-            connection_string=local.cloud.connection_string,
-            registry=local.cloud.registry,
+            local=local,
             public_url=url,
             folder=Path(folder),
             screen=screen,
@@ -95,8 +104,24 @@ def _run(screen: Screen, context: str | None) -> None:
         raise DemoError("users noticed: see the closing table")
 
 
-def _wait_for_door(cluster: TargetCluster) -> str:
-    """Return the public address that a cluster of the user's own gives the Service. Raises DemoError."""
+def _try_out(screen: Screen, local: LocalCloud) -> str | None:
+    """See whether the cluster can pull and lets users in; return the node they come in by where nothing else does."""
+    screen.step("trying the cluster out, in a namespace that goes away again")
+    registry.start(local.cloud)
+    digest = images.push(images.build_empty(), f"{local.registry}/{PREFLIGHT}:latest")
+    node = preflight.try_out(local.target_cluster(), f"{local.registry}/{PREFLIGHT}@{digest}")
+    screen.done(f"its nodes pull from {local.registry}")
+    if node is None:
+        screen.done("its load balancer gives Services an address")
+    else:
+        screen.note(f"no load balancer gave the Service an address: users come in by its node port at {node}")
+    return node
+
+
+def _wait_for_door(cluster: TargetCluster, node: str | None) -> str:
+    """Return the public address of the Service in a cluster of the user's own. Raises DemoError."""
+    if node is not None:
+        return f"http://{node}:{cluster.node_port(NAMESPACE)}"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = cluster.public_url(NAMESPACE)

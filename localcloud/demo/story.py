@@ -17,9 +17,11 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 from examples import models
 from examples.publish import publish
 from localcloud import images
+from localcloud.cloud import LocalCloud
 from localcloud.demo.api import Api
 from localcloud.demo.show import Screen, closing_table
 from localcloud.demo.users import Users
+from localcloud.eventgrid.publisher import publish_push
 
 MODEL = "efficientnet-lite"
 APP_REPOSITORY = "vision-app:main"
@@ -34,12 +36,10 @@ class DemoError(Exception):
 class Story:
     """One run of the main job over a local cloud that is up."""
 
-    def __init__(
-        self, *, api: Api, connection_string: str, registry: str, public_url: str, folder: Path, screen: Screen
-    ) -> None:
+    def __init__(self, *, api: Api, local: LocalCloud, public_url: str, folder: Path, screen: Screen) -> None:
         self._api = api
-        self._storage = BlobServiceClient.from_connection_string(connection_string)
-        self._registry = registry
+        self._storage = BlobServiceClient.from_connection_string(local.cloud.connection_string)
+        self._local = local
         self._url = public_url
         self._folder = folder
         self._screen = screen
@@ -54,8 +54,7 @@ class Story:
             screen.note("lifted the hold that an earlier run left")
         screen.step("the first release: the app as its CI pushes it, and the first model")
         old, new = self._app("2.3.0"), self._app("2.3.1")
-        images.push(old, f"{self._registry}/{APP_REPOSITORY}")
-        screen.done(f"pushed   {APP_REPOSITORY}  app 2.3.0")
+        self._push(old, "2.3.0")
         first = self._publish_model("lite0", "1.0", "first release", expect="live")
 
         screen.step("questions through the public door")
@@ -123,10 +122,17 @@ class Story:
             container.create_container()
         return container
 
+    def _push(self, image: str, version: str) -> None:
+        digest = images.push(image, f"{self._local.registry}/{APP_REPOSITORY}")
+        self._screen.done(f"pushed   {APP_REPOSITORY}  app {version}")
+        if self._local.registry_url is not None:
+            repository, _, tag = APP_REPOSITORY.partition(":")
+            publish_push(self._local.cloud, repository, tag, digest)
+            self._screen.note("told Event Grid of the push, as Azure's registry does: yours does not know the relay")
+
     def _publish_app(self, image: str) -> None:
         newest = self._api.newest()
-        images.push(image, f"{self._registry}/{APP_REPOSITORY}")
-        self._screen.done(f"pushed   {APP_REPOSITORY}  app 2.3.1")
+        self._push(image, "2.3.1")
         history = self._follow(lambda release: release["number"] > newest, "code publish", "live")
         cost = history["cost"]
         sent = f"{cost['uploaded']} bytes sent, the image's config and the new app layer among them"

@@ -36,7 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(240))
-            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="package")
@@ -119,7 +118,7 @@ def _described(name: str, url: str) -> dict[str, object]:
         "quiet_seconds": 0.3,
         "rollout_within_seconds": 120,
         "gate": {"ready_within_seconds": 60},
-        "verify": {"replies": 10},
+        "verify": {"replies": 10, "within_seconds": 10},
     }
 
 

@@ -13,7 +13,7 @@ from localcloud import debian, making
     [
         ("Darwin", 0, None, "needs Linux, and this is Darwin"),
         ("Linux", 0, "/nowhere", "this system has no apt-get"),
-        ("Linux", 1000, None, "needs root: it makes a network bridge and starts containers"),
+        ("Linux", 1000, None, "needs root: it builds images and starts containers"),
     ],
 )
 def test_a_machine_that_does_not_do_is_told_its_options(
