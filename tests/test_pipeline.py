@@ -256,6 +256,20 @@ def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code
     assert not world.state.quarantine
 
 
+def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_older_the_newest():
+    world = World()
+    late, older = world.publish_model("1.0"), world.publish_model("1.1")
+    newest = world.publish_model("1.0", folder="1.0-again")
+    for event in (world.push_app("2.3.0"), newest):
+        world.pipeline().intake(event)
+    world.run()
+    for event in (late, older):
+        world.pipeline().intake(event)
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert world.version("").model_version == "1.0"
+
+
 def test_an_app_without_contract_label_is_skipped_with_words():
     world = World()
     first_release(world)

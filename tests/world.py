@@ -82,13 +82,13 @@ class World:
     # -- the two publishers
 
     def publish_model(
-        self, version: str, says: str = "daisy", confidence: float = 0.9, **manifest: object
+        self, version: str, says: str = "daisy", confidence: float = 0.9, *, folder: str = "", **manifest: object
     ) -> ModelPublished:
-        """Upload a model folder that answers so, and return its event."""
+        """Upload a model folder that answers so, perhaps under another name than its version; return its event."""
         self.answers[version] = (says, confidence)
         golden = [{"file": "golden/flower.jpg", "expected": "daisy", "min_confidence": 0.2}]
         files = {"model.onnx": f"weights {version}".encode(), "golden/flower.jpg": DAISY}
-        folder = f"{self.target.model.name}/{version}"
+        folder = f"{self.target.model.name}/{folder or version}"
         self.models.publish(folder, files, **{"version": version, "golden": golden, **manifest})
         blob = self.models.properties("models", f"{folder}/manifest.json")
         self._events += 1

@@ -35,9 +35,13 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
 
 
 def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, state: State) -> bool:
-    """Whether the same bytes are where they were; a model that moved is read from its new place from here on."""
+    """Whether the same bytes are where they were; a model that moved is read from its new place from here on.
+
+    An older upload of them, told of late, is no move back.
+    """
     if isinstance(half, ModelHalf) and isinstance(known, ModelHalf):
-        return (half.container, half.path, half.etag) == (known.container, known.path, known.etag)
+        same = (half.container, half.path, half.etag) == (known.container, known.path, known.etag)
+        return same or half.published_at < known.published_at
     return state.apps[-1].digest == half.digest
 
 
