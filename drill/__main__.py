@@ -1,5 +1,6 @@
 """`python -m drill`: carry out a drill, print its table, write `.drill/report.json`; exit code 1 if a promise broke."""
 
+import signal
 import sys
 
 import click
@@ -45,6 +46,7 @@ def main(*, targets: int, events: int, kills: int, outage: float, doors: int, se
     if write_docs:
         reports.write_docs(reports.read())
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     size = Size(targets=targets, events=events, kills=kills, outage_seconds=outage, doors=doors, seed=seed)
     try:
         report = run(size, Cloud("drill")).as_json()
