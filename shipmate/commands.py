@@ -38,8 +38,9 @@ from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 from shipmate.core.why import UNDERSTOOD, Explanation, explain
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
-from shipmate.pipeline import NO_TARGET, Pipeline, append
+from shipmate.pipeline import NO_TARGET, Pipeline
 from shipmate.stages.context import Stamp
+from shipmate.stages.record import append
 from shipmate.stages.rollout import fence_in_cluster
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]

@@ -38,6 +38,7 @@ from shipmate.ports import Ledgers, Queue, Reading
 from shipmate.stages.build import build
 from shipmate.stages.context import Context
 from shipmate.stages.gate import gate, remove_finished_gate_pods
+from shipmate.stages.record import SignsOfLife, append, standing
 from shipmate.stages.resolve import resolve
 from shipmate.stages.rollout import fence_in_cluster, roll_out
 from shipmate.stages.verify import verify
@@ -141,6 +142,13 @@ class Pipeline:
     def _take(self, step: plan.Step, target: Target, state: State) -> AnyEntry:
         """Take one step and return the entry that records its outcome."""
         context = self.context
+
+        def heard(stage: str, release: Release) -> Context:
+            every = timedelta(seconds=self.stalled_seconds / 3)
+            last = state.last_stage_at or context.clock.now()
+            signs = SignsOfLife(self.ledgers, target.name, release, stage, context, every, last)
+            return dataclasses.replace(context, progress=signs)
+
         match step:
             case plan.Resolve(publication):
                 return self._trying(
@@ -172,9 +180,9 @@ class Pipeline:
                 message = f"{hold.words} keeps it from traffic: {hold.reason}"
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
             case plan.Build(release):
-                return self._trying(lambda: build(release, target, state, context), release, "build")
+                return self._trying(lambda: build(release, target, state, heard("build", release)), release, "build")
             case plan.Gate(release):
-                return self._trying(lambda: gate(release, target, state, context), release, "gate")
+                return self._trying(lambda: gate(release, target, state, heard("gate", release)), release, "gate")
             case plan.Intend(release):
                 return self._trying(
                     lambda: Intended(
@@ -186,9 +194,11 @@ class Pipeline:
                     "rollout",
                 )
             case plan.RollOut(release):
-                return self._trying(lambda: roll_out(release, target, state, context), release, "rollout")
+                return self._trying(
+                    lambda: roll_out(release, target, state, heard("rollout", release)), release, "rollout"
+                )
             case plan.Verify(release):
-                return self._trying(lambda: verify(release, target, state, context), release, "verify")
+                return self._trying(lambda: verify(release, target, state, heard("verify", release)), release, "verify")
             case _:
                 raise AssertionError(step)
 
@@ -331,33 +341,11 @@ class Pipeline:
         )
 
 
-def append(
-    ledgers: Ledgers, name: str, entries: Callable[[State], list[AnyEntry]], reading: Reading | None = None
-) -> list[AnyEntry]:
-    """Append what `entries` makes of a ledger's state, made anew each time that somebody else wrote first.
-
-    Returns what was written, nothing if `entries` wanted nothing. The state of `reading` is tried first, if given.
-    Raises what `entries` raises, Retryable, Ambiguous.
-    """
-    while True:
-        reading = reading or ledgers.read(name)
-        wanted = entries(reading.state)
-        if not wanted:
-            return []
-        try:
-            ledgers.append(name, reading, wanted)
-        except Conflict:
-            reading = None
-        else:
-            return wanted
-
-
 def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | int | None:
     """Return where the thing that a step is about stands: equal before and after means that nobody else moved it."""
     if isinstance(step, plan.Resolve):
         wanted = step.publication.event.event_id
         return next((item.attempt for item in state.publications if item.event.event_id == wanted), None)
     if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
-        release = state.release(step.release.number)
-        return release.phase, release.attempt
+        return standing(state, step.release)
     return None

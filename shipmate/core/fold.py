@@ -34,6 +34,7 @@ from shipmate.core.ledger import (
     ModelHalf,
     Phase,
     Planned,
+    Progressed,
     Publication,
     Received,
     Refused,
@@ -299,6 +300,11 @@ def _without_image(state: State, image: Digest | None) -> State:
     return replace(state, releases=releases)
 
 
+def _progressed(state: State, entry: Progressed) -> State:
+    _expect(state, entry.kind_name, entry.release)
+    return _by_worker(_changed(state, entry.release, message=entry.message, retry_at=None), entry)
+
+
 def _errored(state: State, entry: Errored) -> State:
     if entry.release is None:
         _expect_publication(state, entry.event_id)
@@ -409,6 +415,7 @@ _FOLD: dict[type, Callable[[State, Any], State]] = {
     RolledOut: _rolled_out,
     Live: _live,
     Failed: _failed,
+    Progressed: _progressed,
     Errored: _errored,
     Superseded: _superseded,
 }

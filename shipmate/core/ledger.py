@@ -55,6 +55,7 @@ STEPS: dict[str, frozenset[Phase]] = {
     "rolled_out": frozenset({Phase.INTENDED}),
     "live": frozenset({Phase.ROLLED_OUT}),
     "failed": frozenset({Phase.PLANNED, Phase.INTENDED, Phase.ROLLED_OUT}),  # PLANNED: a rollback's image is gone
+    "progressed": ACTIVE,
     "errored": ACTIVE | {Phase.HELD, Phase.CLEARED},
     "superseded": ACTIVE | {Phase.HELD, Phase.CLEARED},
 }
@@ -300,6 +301,14 @@ class Failed(Entry, frozen=True, kw_only=True, tag="failed"):
     quarantine: tuple[str, ...] = ()
 
 
+class Progressed(Entry, frozen=True, kw_only=True, tag="progressed"):
+    """A stage takes long, and its worker is alive: others leave the release to it."""
+
+    release: int
+    stage: str
+    message: str
+
+
 class Errored(Entry, frozen=True, kw_only=True, tag="errored"):
     """We could not tell: something outside is in trouble. The stage is tried again at `retry_at`."""
 
@@ -337,6 +346,7 @@ type AnyEntry = (
     | RolledOut
     | Live
     | Failed
+    | Progressed
     | Errored
     | Superseded
 )

@@ -27,6 +27,7 @@ def build(release: Release, target: Target, state: State, context: Context) -> B
         model=manifest,
         folder=ModelFolder(half.container, folder),
         known_layers=state.layers,
+        progress=context.progress,
     )
     return Built(**context.stamp(), release=release.number, image=made.image, layers=made.layers, cost=made.cost)
 

@@ -1,6 +1,7 @@
 """What every stage works with: the outside systems, the clock, and the name of the worker."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import datetime
 from typing import TypedDict
 
@@ -15,6 +16,10 @@ class Stamp(TypedDict):
     by: str
 
 
+def _nobody_listens(words: str) -> None:
+    pass
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """The outside, as one worker sees it. Safe to share between threads."""
@@ -25,6 +30,8 @@ class Context:
     door: Door
     clock: Clock
     worker: str
+    progress: Callable[[str], None] = _nobody_listens
+    """Called by a stage that takes long with words on how far it came; may raise Conflict, which ends the stage."""
 
     def stamp(self) -> Stamp:
         """Return the fields of a new entry: an id of its own, now, and this worker."""

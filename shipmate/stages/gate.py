@@ -42,7 +42,10 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     pod = _start(release, target, context)
     try:
         _until_ready(pod, target, context)
-        candidate = {each.question.file: _ask_candidate(context, target, pod, release, each) for each in asked}
+        candidate = {}
+        for each in asked:
+            candidate[each.question.file] = _ask_candidate(context, target, pod, release, each)
+            context.progress(f"{len(candidate)} of {len(asked)} golden questions are answered")
     except RejectedError as error:
         return Rejected(
             **context.stamp(),
@@ -134,6 +137,7 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
             late = Failed("CandidateNotReady", f"not ready within {target.gate.ready_within_seconds:.0f} s")
             told = explain(late, readiness=words, log=_log(seen, cluster))
             raise RejectedError(told.reason, told.message)
+        context.progress(f"the candidate is not ready yet: {progress.message}")
         clock.sleep(POLL_SECONDS)
 
 

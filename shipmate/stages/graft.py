@@ -5,7 +5,7 @@ the app image's blobs are referenced where they are, then come the config and la
 is named by digest or pair, so that a repeat, or another worker at the same time, does no harm and finds it done.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -94,10 +94,12 @@ def graft(
     model: ModelManifest,
     folder: ModelFolder,
     known_layers: Iterable[Layer] = (),
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Grafted:
     """Make the pair's release image, or find it made.
 
     `known_layers` are those of earlier releases: one whose files are wanted again is taken, if it is still there.
+    `progress` is told how far the model's files came; what it raises ends the graft.
     Raises Rejected for a half that cannot be released (nothing is published then), Retryable, NotAllowed.
     """
     made = _find_made(registry, release_repository, pair)
@@ -116,7 +118,7 @@ def graft(
             reused += layer.size
         else:
             with at_fault("model"):
-                content = _reader(models, files, model, folder)
+                content = _reader(models, files, model, folder, progress)
                 layer = Layer(files.key, registry.upload(release_repository, content), content.size)
             uploaded += layer.size
         layers.append(model_layer(layer.key, layer.digest, layer.size))
@@ -151,14 +153,16 @@ def _model_layers(layers: Iterable[Descriptor]) -> tuple[Layer, ...]:
     return tuple(Layer(key, layer.digest, layer.size) for key, layer in keyed if key is not None)
 
 
-def _reader(models: Models, files: LayerFiles, model: ModelManifest, folder: ModelFolder) -> LayerReader:
+def _reader(
+    models: Models, files: LayerFiles, model: ModelManifest, folder: ModelFolder, progress: Callable[[str], None]
+) -> LayerReader:
     """Return a layer to read, all of whose files are in the folder with the right size."""
     etags: dict[str, str] = {}
     for file in files.files:
         if file.path != MANIFEST_NAME:
             etags[file.path] = _check(models, file, folder)
 
-    def open_file(file: ModelFile, offset: int) -> Iterator[bytes]:
+    def read(file: ModelFile, offset: int) -> Iterator[bytes]:
         if file.path == MANIFEST_NAME:
             yield model.data[offset:]
             return
@@ -167,6 +171,12 @@ def _reader(models: Models, files: LayerFiles, model: ModelManifest, folder: Mod
             yield from models.open(folder.container, path, offset=offset, etag=etags[file.path])
         except (NotFound, Conflict) as error:
             raise Retryable(f"{path} was changed while it was read; it is read again from its start") from error
+
+    def open_file(file: ModelFile, offset: int) -> Iterator[bytes]:
+        for chunk in read(file, offset):
+            yield chunk
+            offset += len(chunk)
+            progress(f"{file.path}: {offset >> 20} of {file.size >> 20} MiB are in the registry")
 
     return LayerReader(files, open_file)
 

@@ -59,6 +59,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
         if clock.now() > deadline:
             message = f"not rolled out within {target.rollout_within_seconds:.0f} s: {seen.message}"
             return _failed(release, state, RolloutFailed("RolloutDeadline", message), context)
+        context.progress(seen.message)
         clock.sleep(POLL_SECONDS)
         view = cluster.deployment(where.namespace, where.name)
 

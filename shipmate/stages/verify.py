@@ -34,6 +34,7 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
         in_a_row, trouble = 0, fault
         if context.clock.now() > deadline:
             return _failed(release, state, target, trouble, context)
+        context.progress(trouble)
         context.clock.sleep(POLL_SECONDS)
     undone = state.release(release.undoes).pair if release.undoes is not None else None
     quarantine = guilty(undone, release.pair) if undone is not None else ()

@@ -67,6 +67,7 @@ STEP: dict[str, Any] = {
     "rolled_out": lambda s: s.roll_out(),
     "live": lambda s: s.go_live(),
     "failed": lambda s: s.fail(),
+    "progressed": lambda s: s.progress(),
     "errored": lambda s: s.err(),
     "superseded": lambda s: s.supersede(),
 }
@@ -513,7 +514,7 @@ def _any_step(story: Story, chance: random.Random) -> None:
         steps.append(lambda: story.resume(key=key))
     if story.state.releases:
         steps += [story.build, story.gate, story.intend, story.roll_out, lambda: story.go_live(*guilty)] * 4
-        steps += [story.err, lambda: story.reject(*guilty), lambda: story.fail(*guilty)]
+        steps += [story.progress, story.err, lambda: story.reject(*guilty), lambda: story.fail(*guilty)]
         number = chance.choice(story.state.releases).number
         steps += [
             lambda: story.intend(number),
@@ -647,7 +648,7 @@ class Model:
         return asked
 
     def phase(self, number: int) -> str:
-        kinds = {**{kind: kind for kind in STEPS if kind != "errored"}, "planned": "planned"}
+        kinds = {**{kind: kind for kind in STEPS if kind not in ("errored", "progressed")}, "planned": "planned"}
         phase = "planned"
         for entry in self.entries:
             if getattr(entry, "release", None) == number and entry.kind_name in kinds:

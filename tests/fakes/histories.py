@@ -25,6 +25,7 @@ from shipmate.core.ledger import (
     Live,
     ModelHalf,
     Planned,
+    Progressed,
     Received,
     Refused,
     Rejected,
@@ -219,6 +220,9 @@ class Story:
             message="nobody answered",
             quarantine=quarantine,
         )
+
+    def progress(self, words: str = "half of it is there") -> Self:
+        return self.write(Progressed, release=self.newest.number, stage="build", message=words)
 
     def err(self, retry_seconds: float = 5, stage: str = "build") -> Self:
         return self.write(

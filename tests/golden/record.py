@@ -4,7 +4,7 @@
 as it is, since real ledgers of its time look like it; to have a scenario recorded anew, give it another name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
@@ -116,6 +116,23 @@ def refusal() -> World:
     return world
 
 
+def long_build() -> World:
+    """The model's bytes come slowly: its worker gives signs of life, and another leaves the release to it."""
+    world = World()
+    open_blob = world.models.open
+
+    def slowly(container: str, path: str, *, offset: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        for byte in b"".join(open_blob(container, path, offset=offset, etag=etag)):
+            if path.endswith("model.onnx"):
+                world.clock.sleep(10)
+                world.pipeline("worker-2").advance("vision")
+            yield bytes([byte])
+
+    world.models.open = slowly  # type: ignore[method-assign] # for this scenario
+    _publish(world, app="2.3.0", model="1.0")
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -135,6 +152,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "blame": blame,
     "scoped-hold": scoped_hold,
     "refusal": refusal,
+    "long-build": long_build,
 }
 
 

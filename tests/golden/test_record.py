@@ -13,6 +13,7 @@ ENDINGS = {
     "blame": ["retired", "rejected", "rejected", "live"],
     "scoped-hold": ["retired", "superseded", "retired", "live"],
     "refusal": ["live"],
+    "long-build": ["live"],
 }
 
 
