@@ -1,119 +1,157 @@
-"""HTTP: what people ask of a target, and what they are shown. `shipmate.commands` has the meaning of each."""
+"""HTTP: what people ask of a target, and what they are shown. `shipmate.commands` has the meaning of each.
+
+Each function reads for who has the role reader (GET), or commands for who has the role releaser (POST).
+"""
 
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import azure.functions as func
 
-from functions.problems import answered, read_body
+from functions.callers import Role, author_of, caller_of
+from functions.openapi import document
+from functions.problems import answered, read_body, taken
 from shipmate import wiring
 from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
-from shipmate.errors import Invalid
+from shipmate.errors import Invalid, NotFound
 
 blueprint = func.Blueprint()
 
-LONGEST_AUTHOR = 200
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_KEY = re.compile(r"[!$&-.0->@-\[\]-~]{1,128}")
+"""Visible ASCII, but for what is no part of a path as it stands: a request is looked up by its key."""
 
 
 @blueprint.function_name("targets")
 @blueprint.route(route="targets", methods=["GET"])
 def targets(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets: where every target stands."""
-    return answered(lambda: wiring.commands().statuses())
+    return _view(req, lambda commands: commands.statuses())
 
 
 @blueprint.function_name("target")
 @blueprint.route(route="targets/{target}", methods=["GET"])
 def target(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}: where one target stands, and what happens next."""
-    return answered(lambda: wiring.commands().status(req.route_params["target"]))
+    return _view(req, lambda commands: commands.status(req.route_params["target"]))
 
 
 @blueprint.function_name("releases")
 @blueprint.route(route="targets/{target}/releases", methods=["GET"])
 def releases(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/releases: all releases, newest first."""
-    return answered(lambda: wiring.commands().releases(req.route_params["target"]))
+    return _view(req, lambda commands: commands.releases(req.route_params["target"]))
 
 
 @blueprint.function_name("release")
 @blueprint.route(route="targets/{target}/releases/{release}", methods=["GET"])
 def release(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/releases/{release}: one release with its stages, its gate report and its costs."""
-    return answered(lambda: wiring.commands().history(req.route_params["target"], req.route_params["release"]))
+    return _view(req, lambda commands: commands.history(req.route_params["target"], req.route_params["release"]))
 
 
 @blueprint.function_name("plan")
 @blueprint.route(route="targets/{target}/plan", methods=["GET"])
 def plan(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/plan: the newest pair that may ship, and what happens next."""
-    return answered(lambda: wiring.commands().plan(req.route_params["target"]))
+    return _view(req, lambda commands: commands.plan(req.route_params["target"]))
 
 
 @blueprint.function_name("request")
 @blueprint.route(route="targets/{target}/requests/{request}", methods=["GET"])
 def request(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/requests/{request}: what became of a command."""
-    return answered(lambda: wiring.commands().request(req.route_params["target"], req.route_params["request"]))
+    return _view(req, lambda commands: commands.request(req.route_params["target"], req.route_params["request"]))
+
+
+@blueprint.function_name("before_resume")
+@blueprint.route(route="targets/{target}/resume", methods=["GET"])
+def before_resume(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/targets/{target}/resume: the hold, and what would ship if it were lifted."""
+    return _view(req, lambda commands: commands.before_resume(req.route_params["target"]))
+
+
+@blueprint.function_name("why")
+@blueprint.route(route="targets/{target}/why", methods=["GET"])
+def why(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/targets/{target}/why?of=…: what became of anything that a target's ledger knows."""
+    return _view(req, lambda commands: commands.why(req.route_params["target"], req.params.get("of", "")))
+
+
+@blueprint.function_name("why_anywhere")
+@blueprint.route(route="why", methods=["GET"])
+def why_anywhere(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/why?of=…: the same from every ledger, also of events that concern no target."""
+    return _view(req, lambda commands: commands.why_anywhere(req.params.get("of", "")))
+
+
+@blueprint.function_name("openapi")
+@blueprint.route(route="openapi.json", methods=["GET"])
+def openapi(req: func.HttpRequest) -> func.HttpResponse:
+    """GET /api/openapi.json: this API, as OpenAPI 3.1 describes it."""
+    return _view(req, lambda _: document())
 
 
 @blueprint.function_name("request_release")
 @blueprint.route(route="targets/{target}/releases", methods=["POST"])
 def request_release(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/targets/{target}/releases: release the newest pair, or an explicit one."""
-    return _command(req, ReleaseBody, lambda commands: commands.release)
+    return _command(req, "release", ReleaseBody, lambda commands: commands.release)
 
 
 @blueprint.function_name("request_rollback")
 @blueprint.route(route="targets/{target}/rollback", methods=["POST"])
 def request_rollback(req: func.HttpRequest) -> func.HttpResponse:
     """POST /api/targets/{target}/rollback: go back to a release that was live before, and stay there."""
-    return _command(req, RollbackBody, lambda commands: commands.rollback)
+    return _command(req, "rollback", RollbackBody, lambda commands: commands.rollback)
 
 
 @blueprint.function_name("hold")
 @blueprint.route(route="targets/{target}/hold", methods=["POST"])
 def hold(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/targets/{target}/hold: nothing new ships."""
-    return _command(req, HoldBody, lambda commands: commands.hold)
+    """POST /api/targets/{target}/hold: nothing new ships, or no new app, or no new model."""
+    return _command(req, "hold", HoldBody, lambda commands: commands.hold)
 
 
 @blueprint.function_name("resume")
 @blueprint.route(route="targets/{target}/resume", methods=["POST"])
 def resume(req: func.HttpRequest) -> func.HttpResponse:
-    """POST /api/targets/{target}/resume: lift the hold."""
-    return _command(req, ResumeBody, lambda commands: commands.resume)
+    """POST /api/targets/{target}/resume: lift the hold; the answer says what ships."""
+    return _command(req, "resume", ResumeBody, lambda commands: commands.resume)
+
+
+def _view(req: func.HttpRequest, view: Callable[[Commands], Any]) -> func.HttpResponse:
+    def read() -> Any:
+        caller_of(req, sign_in=wiring.settings().sign_in).check(Role.READER)
+        return view(wiring.commands())
+
+    return answered(read)
 
 
 def _command[Body: (ReleaseBody, RollbackBody, HoldBody, ResumeBody)](
-    req: func.HttpRequest, kind: type[Body], verb: Callable[[Commands], Callable[[str, str, str, Body], Answer]]
+    req: func.HttpRequest,
+    name: str,
+    kind: type[Body],
+    verb: Callable[[Commands], Callable[[str, str, str, Body], Answer]],
 ) -> func.HttpResponse:
-    name = req.route_params["target"]
-    key = req.headers.get("idempotency-key") or uuid.uuid4().hex
+    target = req.route_params["target"]
+    key = (req.headers.get("idempotency-key") or uuid.uuid4().hex).strip('"')  # the draft has it as a quoted string
 
     def run() -> Answer:
+        caller = caller_of(req, sign_in=wiring.settings().sign_in)
         if not _KEY.fullmatch(key):
-            raise Invalid("the header Idempotency-Key holds up to 128 visible ASCII characters, no spaces")
+            raise Invalid(
+                "the header Idempotency-Key holds up to 128 visible ASCII characters, none of them a space or one of "
+                '" # % / ? \\'
+            )
         body = read_body(req, kind)
-        author = author_of(req, body.author, sign_in=wiring.settings().sign_in)
-        return verb(wiring.commands())(name, key, author, body)
+        author, commands = author_of(caller, body.author), wiring.commands()
+        if not caller.may(Role.RELEASER):
+            with suppress(NotFound):
+                commands.refuse(target, key, author, name, body.reason)
+            caller.check(Role.RELEASER)
+        return verb(commands)(target, key, author, body)
 
-    return answered(run, {"Location": f"/api/targets/{name}/requests/{key}"})
-
-
-def author_of(req: func.HttpRequest, named: str | None, *, sign_in: bool) -> str:
-    """Return who asks: the person who signed in, else whom the body names. Raises Invalid.
-
-    Where App Service authentication is on (`sign_in`), it sets the header and removes what callers sent under that
-    name; where it is off, anybody could have written it, and it counts for nothing.
-    Source: "Work with user identities in Azure App Service authentication".
-    """
-    signed_in: str | None = req.headers.get("x-ms-client-principal-name") if sign_in else None
-    author = (signed_in or named or "").strip()
-    if not author:
-        raise Invalid('say who asks: sign in, or give "author" in the body')
-    if len(author) > LONGEST_AUTHOR or not author.isprintable():
-        raise Invalid(f"an author's name has at most {LONGEST_AUTHOR} characters, and no control characters")
-    return author
+    return taken(run, f"/api/targets/{target}/requests/{key}")

@@ -394,7 +394,7 @@ class Commands:
             case _:
                 pass
         if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):
-            return None, f"nothing ships: {following}"
+            return None, f"nothing is ready to ship: {following}"
         ships = Shipment(
             pair=pair,
             app=_version(after.app(pair.app)),

@@ -57,8 +57,13 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         queue=environment.get("SHIPMATE_QUEUE") or "shipmate-advance",
         ledger_container=environment.get("SHIPMATE_LEDGER_CONTAINER") or "shipmate-ledger",
         stalled_seconds=_seconds(environment, "SHIPMATE_STALLED_SECONDS", 60.0),
-        sign_in=environment.get("WEBSITE_AUTH_ENABLED", "").lower() == "true",
+        sign_in=is_sign_in_on(environment),
     )
+
+
+def is_sign_in_on(environment: Mapping[str, str]) -> bool:
+    """Return whether App Service authentication is on: the platform says so, never set it by hand."""
+    return environment.get("WEBSITE_AUTH_ENABLED", "").lower() == "true"
 
 
 def read_targets(path: Path) -> dict[str, Target]:

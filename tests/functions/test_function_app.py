@@ -1,7 +1,10 @@
 """The Function App has the triggers that it should, bound as they should be."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import function_app
@@ -16,6 +19,10 @@ HTTP = {
     "request_release": ("POST", "targets/{target}/releases"),
     "plan": ("GET", "targets/{target}/plan"),
     "request_rollback": ("POST", "targets/{target}/rollback"),
+    "before_resume": ("GET", "targets/{target}/resume"),
+    "why": ("GET", "targets/{target}/why"),
+    "why_anywhere": ("GET", "why"),
+    "openapi": ("GET", "openapi.json"),
     "hold": ("POST", "targets/{target}/hold"),
     "resume": ("POST", "targets/{target}/resume"),
 }
@@ -36,6 +43,18 @@ def test_exactly_these_functions_are_there() -> None:
     }
     assert found["advance"]["queueName"] == "%SHIPMATE_QUEUE%"
     assert found["sweep"]["schedule"] == "%SHIPMATE_SWEEP_SCHEDULE%"
+
+
+def test_where_the_platform_asks_people_to_sign_in_the_host_asks_for_no_key() -> None:
+    code = (
+        "import function_app\n"
+        "for each in function_app.app.get_functions():\n"
+        "    trigger = each.get_trigger().get_dict_repr()\n"
+        "    if trigger['type'] == 'httpTrigger': print(trigger['authLevel'].name)"
+    )
+    environment = {**os.environ, "WEBSITE_AUTH_ENABLED": "True"}
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert ran.stdout.decode().split() == ["ANONYMOUS"] * len(HTTP)
 
 
 def test_what_azure_installs_is_what_is_imported() -> None:

@@ -7,7 +7,7 @@ import azure.functions as func
 import msgspec
 import pytest
 
-from functions.problems import MAX_BODY_BYTES, answered, read_body
+from functions.problems import MAX_BODY_BYTES, answered, read_body, taken
 from shipmate.commands import Answer, HoldBody, ReleaseBody
 from shipmate.core.ledger import IllegalStep
 from shipmate.errors import (
@@ -16,8 +16,10 @@ from shipmate.errors import (
     Invalid,
     NotAllowed,
     NotFound,
+    NotSignedIn,
     Rejected,
     Retryable,
+    Reused,
     ShipmateError,
 )
 
@@ -30,7 +32,7 @@ def problem(error: ShipmateError) -> func.HttpResponse:
     def fail() -> NoReturn:
         raise error
 
-    return answered(fail, {"Location": "/never"})
+    return taken(fail, "/never")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,8 @@ def problem(error: ShipmateError) -> func.HttpResponse:
         (NotFound("no such thing"), 404, "Not Found", None),
         (Conflict("no such thing"), 409, "Conflict", None),
         (NotAllowed("no such thing"), 403, "Forbidden", None),
+        (NotSignedIn("no such thing"), 401, "Unauthorized", None),
+        (Reused("no such thing"), 422, "Unprocessable Content", None),
         (Invalid("no such thing"), 400, "Bad Request", None),
         (Rejected("NotAnImage", "no such thing"), 400, "Bad Request", None),
         (Ambiguous("no such thing"), 503, "Service Unavailable", "2"),
@@ -58,6 +62,7 @@ def test_each_error_is_a_problem(error: ShipmateError, status: int, title: str, 
     }
     assert reply.headers.get("Retry-After") == wait
     assert "Location" not in reply.headers
+    assert reply.headers.get("WWW-Authenticate") == ("Bearer" if status == 401 else None)
 
 
 @pytest.mark.parametrize("error", [IllegalStep("built after live"), ShipmateError("built after live")])
@@ -77,17 +82,23 @@ def test_a_bug_is_not_hidden() -> None:
         answered(lambda: 1 // 0)
 
 
+TAKEN = Answer(accepted=True, message="m", request="k", target="vision")
+
+
+@pytest.mark.parametrize("made", [{"a": 1}, TAKEN])
+def test_what_is_read_is_json(made: Any) -> None:
+    reply = answered(lambda: made)
+    assert (reply.status_code, reply.mimetype, "Location" in reply.headers) == (200, "application/json", False)
+    assert json.loads(reply.get_body()) == msgspec.to_builtins(made)
+
+
 @pytest.mark.parametrize(
-    ("made", "status"),
-    [
-        ({"a": 1}, 200),
-        (Answer(accepted=True, message="m", request="k", target="vision"), 202),
-        (Answer(accepted=False, message="m", request="k", target="vision"), 200),
-    ],
+    ("made", "status", "location"),
+    [(TAKEN, 202, "/there"), (msgspec.structs.replace(TAKEN, accepted=False), 200, None)],
 )
-def test_an_answer_is_json(made: Any, status: int) -> None:
-    reply = answered(lambda: made, {"Location": "/there"})
-    assert (reply.status_code, reply.mimetype, reply.headers["Location"]) == (status, "application/json", "/there")
+def test_a_command_that_is_on_record_says_where_to_look(made: Answer, status: int, location: str | None) -> None:
+    reply = taken(lambda: made, "/there")
+    assert (reply.status_code, reply.headers.get("Location")) == (status, location)
     assert json.loads(reply.get_body()) == msgspec.to_builtins(made)
 
 
@@ -105,6 +116,9 @@ def test_a_body_is_read() -> None:
         (b"{", "the body should be a JSON object"),
         (b'{"reason": "\xff"}', "the body should be a JSON object"),
         (b"[]", "Expected `object`"),
+        (b"[" * 60_000, "the body should be a JSON object"),
+        (b'{"reason": ' + b'{"a":' * 12_000, "Expected `str`, got `object`"),
+        (rb'{"reason": "\ud800"}', "the body should be a JSON object"),
         (b"{}", "missing required field `reason`"),
         (b'{"reason": ""}', r"at `\$.reason`"),
         (b'{"reason": "r", "authro": "ana"}', "unknown field `authro`"),
