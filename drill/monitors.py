@@ -74,13 +74,14 @@ class Evidence:
 
 
 def fates(evidence: Evidence) -> dict[Publish, str]:
-    """Return what became of every publish: live, superseded, skipped, rejected or failed; `lost: …` for no end."""
+    """Return what became of every acknowledged publish: how it ended, or `lost: …` if it has no end."""
     return {
         publish: fate
         for target in evidence.targets
         for publish, fate in _fates(
             tuple(evidence.published(target)), evidence.ledgers.get(target, ()), evidence.newest(target)
         )
+        if publish.acknowledged
     }
 
 

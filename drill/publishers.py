@@ -33,7 +33,7 @@ AGAIN_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Publish:
-    """One acknowledged publish. Serials rise with each publish of a target's half; instants are Unix time."""
+    """One publish. Serials rise with each publish of a target's half; instants are Unix time."""
 
     target: str
     half: Half
@@ -41,10 +41,12 @@ class Publish:
     digest: Digest
     version: str
     at: float
+    acknowledged: bool = True
+    """False if it may be there all the same: the reply was lost, and a newer version was published instead."""
 
 
 class Publishers:
-    """Publishes to one cloud and keeps what was acknowledged."""
+    """Publishes to one cloud and keeps what was published."""
 
     def __init__(self, cloud: Cloud, image: AppImage, folder: Path) -> None:
         self._cloud = cloud
@@ -57,7 +59,7 @@ class Publishers:
 
     @property
     def done(self) -> tuple[Publish, ...]:
-        """What was acknowledged so far."""
+        """What was published so far."""
         with self._lock:
             return tuple(self._done)
 
@@ -92,19 +94,29 @@ class Publishers:
         return self._serials[target, half]
 
     def _model(self, storage: BlobServiceClient, target: str) -> Publish:
-        serial, name = self._next(target, "model"), model_name(target)
-        version = f"1.{serial:04d}"
-        folder = self._folder / name / version
-        digest = models.write(folder, name=name, version=version)
+        """Publish a model; one whose acknowledgement was lost is noted as such, and the next version published."""
+        while True:
+            serial, name = self._next(target, "model"), model_name(target)
+            version = f"1.{serial:04d}"
+            folder = self._folder / name / version
+            digest = models.write(folder, name=name, version=version)
+            acknowledged = self._upload(storage, folder, f"{name}/{version}")
+            made = Publish(target, "model", serial, digest, version, time.time(), acknowledged)
+            if acknowledged:
+                return made
+            self._note(made)
+
+    def _upload(self, storage: BlobServiceClient, folder: Path, prefix: str) -> bool:
+        """Upload a model until it is acknowledged; False if an earlier try, whose reply was lost, did it."""
         for _ in self._tries():
             try:
-                publish(folder, storage.get_container_client(CONTAINER), f"{name}/{version}")
+                publish(folder, storage.get_container_client(CONTAINER), prefix)
             except AzureError:
                 continue
-            except AlreadyPublished:  # by our own earlier try, whose reply was lost: nobody else has this version
-                pass
-            return Publish(target, "model", serial, digest, version, time.time())
-        raise AssertionError(folder)
+            except AlreadyPublished:
+                return False
+            return True
+        raise AssertionError(prefix)
 
     def _app(self, pusher: Pusher, target: str) -> Publish:
         serial = self._next(target, "app")

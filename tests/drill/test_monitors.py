@@ -325,3 +325,11 @@ def test_a_resolved_half_that_nothing_overtook_is_lost() -> None:
         f"{TARGET} model 1.0001: lost: it was read and nothing became of it",
         f"{TARGET}: the newest pair is not live, nothing is",
     ]
+
+
+def test_a_publish_that_was_never_acknowledged_may_be_lost_but_is_known() -> None:
+    unsure = replace(MODELS[1], acknowledged=False)
+    evidence = replace(without_event("event-model-2"), publishes=(*APPS, MODELS[0], unsure, MODELS[2]))
+    assert lost(evidence) == []
+    seen = patches(FIRST, Pair(APPS[0].digest, unsure.digest), SECOND, THIRD)
+    assert moved_backwards(replace(evidence, patches=tuple(seen))) == []
