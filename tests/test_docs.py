@@ -160,3 +160,11 @@ def test_the_readmes_targets_file_fits_reader_and_schema() -> None:
     assert len(blocks) == 1
     assert parse_targets(blocks[0].encode(), "README.md")
     jsonschema.validate(yaml.safe_load(blocks[0]), json.loads(SCHEMA.read_text()))
+
+
+def test_every_test_that_a_document_names_is_there():
+    named = {name for document in DOCUMENTS for name in re.findall(r"`(test_\w+)`", document.read_text())}
+    sources = [source.read_text() for source in (ROOT / "tests").rglob("*.py")]
+    there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    assert named, "docs/semantics.md names the tests that hold its promises"
+    assert named <= there, f"renamed or gone: {sorted(named - there)}"
