@@ -104,3 +104,12 @@ def test_a_copied_tree_does_not_use_the_other_trees_environment(tree: Path, tmp_
     shutil.copytree(tree, tmp_path / "copy", symlinks=True)
     refused = bootstrap(tmp_path / "copy", **only_tools(tmp_path / "tools-only"))
     assert "✗ Python 3.13 was not found" in refused.stderr
+
+
+def test_an_environment_that_is_a_link_to_another_trees_stays_whole(tree: Path, tmp_path: Path) -> None:
+    linked = without_packages(tmp_path / "linked")
+    (linked / ".venv").symlink_to(tree / ".venv")
+    made = bootstrap(linked, PYTHON=sys.executable)
+    assert made.returncode == 0, made.stderr
+    assert not (linked / ".venv").is_symlink()
+    assert (tree / ".venv" / "bin" / "python").exists()

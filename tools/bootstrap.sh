@@ -46,6 +46,7 @@ is_ours() { is_python313 .venv/bin/python && grep -qF "$(pwd)/.venv" .venv/pyven
 
 if ! is_ours; then
   python=$(find_python)
+  if [ -L .venv ]; then rm .venv; fi # a link to another tree's: that one is not ours to clear
   echo "► .venv is made with $("$python" --version)" >&2
   "$python" -m venv --clear .venv
 fi
