@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,11 +80,12 @@ class Publishers:
                 done.result()
 
     def _publish_all(self, share: Sequence[tuple[str, Half]]) -> None:
-        pusher = Pusher(self._cloud.registry, self._image)
-        with BlobServiceClient.from_connection_string(self._cloud.connection_string, retry_total=0) as storage:
+        with (
+            closing(Pusher(self._cloud.registry, self._image)) as pusher,
+            BlobServiceClient.from_connection_string(self._cloud.connection_string, retry_total=0) as storage,
+        ):
             for target, half in share:
                 self._note(self._model(storage, target) if half == "model" else self._app(pusher, target))
-        pusher.close()
 
     def _note(self, publish: Publish) -> None:
         with self._lock:

@@ -1,10 +1,11 @@
 """The story of a drill: start a world, bring every target to its first release, break things under a burst, judge."""
 
+import fcntl
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from drill.watching import Watching
 from drill.world import NAMESPACE, Size
 from localcloud import registry
 from localcloud.cloud import LEDGERS, QUEUE, LocalCloud
-from localcloud.config import Cloud
+from localcloud.config import Cloud, state_root
 from localcloud.demo.users import Count, Users
 from localcloud.eventgrid.client import RelayClient
 from localcloud.kubernetes import cluster
@@ -51,14 +52,25 @@ class DrillError(Exception):
 def run(size: Size, cloud: Cloud) -> Report:
     """Carry out a drill on a cloud of its own and return what it found. Raises DrillError, StartError, SetupError."""
     local = LocalCloud(cloud)
-    with ExitStack() as stack:
+    with _alone(), ExitStack() as stack:
         say("doing", f"a world of {size.targets} targets is started")
         image = _start(local, size)
         admin = local.target_cluster()
         stack.callback(local.stop)
         stack.callback(world.remove, admin, wait=False)
         drill = Drill(local, admin, size, Publishers(cloud, image, cloud.state / "models"))
+        stack.callback(drill.close)
         return drill.carry_out()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one drill of this machine at a time have the world."""
+    path = state_root() / "drill.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _start(local: LocalCloud, size: Size) -> AppImage:
@@ -70,9 +82,8 @@ def _start(local: LocalCloud, size: Size) -> AppImage:
     admin = local.target_cluster()
     world.remove(admin, wait=True)
     registry.start(local.cloud)
-    pusher = Pusher(local.cloud.registry, image)
-    pusher.push(FIRST_REPOSITORY, "0.0.0", "first")
-    pusher.close()
+    with closing(Pusher(local.cloud.registry, image)) as pusher:
+        pusher.push(FIRST_REPOSITORY, "0.0.0", "first")
     world.apply(admin, local.cloud, size)
     local.start(
         targets_yaml=world.targets_yaml(size, world.public_urls(admin, size)),
@@ -103,6 +114,12 @@ class Drill:
         self._watching = Watching(self.admin.kubeconfig, self.admin.context)
         self._faults: list[Fault] = []
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._watching.stop()
+        self._relay.close()
+        self._storage.close()
+
     def carry_out(self) -> Report:
         """Release, break, wait, judge."""
         self._watching.start()
@@ -121,7 +138,6 @@ class Drill:
             converged_after = self._converge()
         finally:
             seen = _together([each.stop() for each in users])
-            self._watching.stop()
         return self._report(
             seen,
             taken_in(self._relay, began_at, self._names),
@@ -279,11 +295,11 @@ class Drill:
 
     def _poisoned(self) -> int:
         """Return how many messages the queue gave up."""
-        queue = QueueClient.from_connection_string(self.local.cloud.connection_string, f"{QUEUE}-poison")
-        try:
-            return queue.get_queue_properties().approximate_message_count or 0
-        except ResourceNotFoundError:
-            return 0
+        with QueueClient.from_connection_string(self.local.cloud.connection_string, f"{QUEUE}-poison") as queue:
+            try:
+                return queue.get_queue_properties().approximate_message_count or 0
+            except ResourceNotFoundError:
+                return 0
 
 
 def _together(counts: Sequence[Count]) -> Count:

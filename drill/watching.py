@@ -53,7 +53,8 @@ class Watching:
     def stop(self) -> None:
         """Follow no longer."""
         self._stopping.set()
-        self._thread.join(timeout=10)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
         self._api.close()
 
     @property
