@@ -7,15 +7,15 @@ drives, and not on the hashes of Python's strings, so that it is the same in eve
 from collections.abc import Sequence
 from zlib import crc32
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
+MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
 
 
 def mixed(number: int) -> int:
     """Return 64 well mixed bits of a number (the finaliser of splitmix64)."""
-    number &= _MASK
-    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
+    number &= MASK
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & MASK
     return number ^ (number >> 31)
 
 
@@ -23,11 +23,11 @@ class Dice:
     """The dice of one seed."""
 
     def __init__(self, seed: int) -> None:
-        self._base = mixed(seed * _GOLDEN + 1)
+        self._base = mixed(seed * GOLDEN + 1)
 
     def bits(self, key: str, occurrence: int = 0) -> int:
         """Return 64 bits for a purpose."""
-        return mixed(self._base + crc32(key.encode()) * 0xD1342543DE82EF95 + occurrence * _GOLDEN)
+        return mixed(self._base + crc32(key.encode()) * 0xD1342543DE82EF95 + occurrence * GOLDEN)
 
     def draw(self, key: str, occurrence: int = 0) -> float:
         """Return a number from 0 to 1 for a purpose."""

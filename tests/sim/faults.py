@@ -7,8 +7,9 @@ that is always there hides what happens without it.
 import dataclasses
 from collections.abc import Mapping
 from enum import StrEnum
+from zlib import crc32
 
-from tests.sim.dice import Dice
+from tests.sim.dice import GOLDEN, MASK, Dice
 
 
 class Fault(StrEnum):
@@ -31,10 +32,11 @@ class Operation:
     writes: bool = False
     uncertain: bool = False  # a lost reply is reported as Ambiguous; elsewhere as Retryable, and the call is repeated
     danger: float = 1.0
+    number: int = 0  # of the name, for the dice
 
 
 OPERATIONS = {
-    found.name: found
+    found.name: dataclasses.replace(found, number=crc32(found.name.encode()) * 0xD1342543DE82EF95)
     for found in (
         Operation("read", "ledger"),
         Operation("history", "ledger"),
@@ -88,12 +90,8 @@ OTHERS = (
 """Kinds of trouble that do not belong to one call."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fate:
-    """What happens to one call: a fault or none, after so many seconds."""
-
-    fault: Fault | None
-    seconds: float
+type Fate = tuple[Fault | None, float]
+"""What happens to one call: a fault or none, after so many seconds."""
 
 
 class Faults:
@@ -101,6 +99,7 @@ class Faults:
 
     def __init__(self, seed: int) -> None:
         self.dice = Dice(seed)
+        self._base = self.dice.bits("calls")
         self._on = {kind: self._strength(str(kind)) for kind in (*_RATES, *OTHERS)}
         self._tables = {name: self._table(operation) for name, operation in OPERATIONS.items()}
 
@@ -114,8 +113,8 @@ class Faults:
         return self.dice.pick((0.3, 1.0, 1.0, 3.0), f"strength of {kind}")
 
     def _table(self, operation: Operation) -> tuple[tuple[float, Fault], ...]:
-        """Return the faults of an operation with the upper ends of their shares of 0 to 1."""
-        found: list[tuple[float, Fault]] = []
+        """Return the faults of an operation with the upper ends of their shares of 32 bits; never none at all."""
+        found: list[tuple[float, Fault]] = [(0, Fault.AWAY)]
         upto = 0.0
         for kind, rate in _RATES.items():
             if kind in _NEEDS_WRITE and not operation.writes:
@@ -123,21 +122,24 @@ class Faults:
             more = rate * self._on[kind] * (operation.danger if kind is Fault.PAUSE else 1.0)
             if more:
                 upto += more
-                found.append((upto, kind))
+                found.append((upto * 2**32, kind))
         return tuple(found)
 
-    def fate(self, actor: str, operation: str, occurrence: int) -> Fate:
-        """Return what happens to the n-th such call of an actor."""
-        bits = self.dice.bits(f"{actor}|{operation}", occurrence)
-        share = (bits >> 32) / 2**32
+    def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
+        """Return what happens to the n-th such call of an actor; `number` stands for the actor's name."""
+        bits = (self._base + number + operation.number + occurrence * GOLDEN) & MASK
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK  # as dice.mixed, without a call
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
+        bits ^= bits >> 31
         seconds = (bits & 0xFFFF) * (0.15 / 0xFFFF) + 0.001
-        table = self._tables[operation]
-        if not table or share >= table[-1][0]:
-            return Fate(None, seconds)
+        share = bits >> 32
+        table = self._tables[operation.name]
+        if share >= table[-1][0]:
+            return None, seconds
         kind = next(kind for upto, kind in table if share < upto)
         if kind is Fault.PAUSE:
             seconds = 20 + ((bits >> 16) & 0xFFFF) * (280 / 0xFFFF)
-        return Fate(kind, seconds)
+        return kind, seconds
 
     def chance(self, kind: str, key: str, rate: float) -> float | None:
         """Return a number from 0 to 1 if a trouble that belongs to no call happens here; else None."""
@@ -154,11 +156,11 @@ class NoFaults(Faults):
         super().__init__(0)
         self._on = dict.fromkeys(self._on, 0.0)
 
-    def fate(self, actor: str, operation: str, occurrence: int) -> Fate:
+    def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
         return _PLAIN
 
 
-_PLAIN = Fate(None, 0.05)
+_PLAIN = (None, 0.05)
 
 
 class ListedFaults(NoFaults):
@@ -172,5 +174,5 @@ class ListedFaults(NoFaults):
     def chance(self, kind: str, key: str, rate: float) -> float | None:
         return self._chances.get(key)
 
-    def fate(self, actor: str, operation: str, occurrence: int) -> Fate:
-        return self._listed.get((actor, operation, occurrence), _PLAIN)
+    def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
+        return self._listed.get((actor, operation.name, occurrence), _PLAIN)

@@ -112,6 +112,9 @@ class History:
     ended_at: datetime
     poisoned: int  # messages that went to the poison queue
     sweep_off: bool  # the repairing timer never ran
+    skews: tuple[
+        float, ...
+    ]  # by how many seconds each host's clock is wrong; worker-1.3 is the third process of host 1
     settled: bool  # there was nothing left to do within the steps that calm allows
     chaos_steps: int
     calm_steps: int

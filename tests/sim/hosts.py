@@ -6,7 +6,7 @@ crashes, everything that runs on it dies, and it comes back as a new process.
 
 import itertools
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from shipmate.core.intake import Sources
@@ -16,7 +16,7 @@ from shipmate.pipeline import Pipeline
 from shipmate.ports import Reading
 from shipmate.stages.context import Context
 from tests.sim.faults import Operation
-from tests.sim.hub import Actor, Crash, Hub, Port
+from tests.sim.hub import EPOCH, Actor, Crash, Hub, Port
 from tests.sim.ledgers import Blobs, FastLedgers, real_store
 from tests.sim.plans import Setting
 from tests.sim.world import World
@@ -41,7 +41,7 @@ class Clock:
         self._ids = ids
 
     def now(self) -> datetime:
-        return self._hub.instant(self._skew)
+        return EPOCH + timedelta(seconds=self._hub.now + self._skew)
 
     def sleep(self, seconds: float) -> None:
         self._hub.pause(max(seconds, 1.5))
@@ -142,8 +142,8 @@ class Hosts:
         host = min(self.all, key=lambda host: (len(host.actors), (host.number + self._turns) % len(self.all)))
         actor.host, actor.skew = host.worker, self.setting.skews[host.number]
         host.actors.add(actor)
-        if len(self.hub.reached) < 99 and sum(bool(each.actors) for each in self.all) == len(self.all):
-            self.hub.reached.add("all workers are busy at once")
+        if self.hub.in_chaos and all(each.actors for each in self.all):
+            self.hub.reached.add("all hosts are busy at once")
         try:
             return work(host.pipeline)
         finally:
@@ -170,6 +170,7 @@ class Queue:
         self.hub = hub
         self.most_deliveries = most_deliveries
         self.poisoned = 0
+        self.on_delivery: Callable[[Actor], None] = str
         self.hosts: Hosts | None = None
         self._messages: dict[str, int] = {}  # sent to each target
         self._held: dict[str, tuple[str, str, int]] = {}  # actor → the message that it works on
@@ -195,7 +196,7 @@ class Queue:
         actor.target = target
         self._held[actor.name] = (target, name, count)
         try:
-            said = self.hosts.run(actor, lambda pipeline: pipeline.advance(target))
+            said = self.hosts.run(actor, lambda pipeline: self._advance(actor, pipeline))
             self.hub.tell(f"{actor}: {said}")
         except Crash:
             share = self.hub.faults.dice.draw(f"{actor.name} comes back")
@@ -205,6 +206,10 @@ class Queue:
             self._again(actor, VISIBILITY_SECONDS)
         finally:
             self._held.pop(actor.name, None)
+
+    def _advance(self, actor: Actor, pipeline: Pipeline) -> str:
+        self.on_delivery(actor)
+        return pipeline.advance(actor.target)
 
     def slept(self, actor: Actor) -> None:
         """Give the message of a worker that sleeps too long to another one."""

@@ -8,9 +8,12 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from zlib import crc32
 
 import greenlet
+from greenlet import getcurrent
 
 from shipmate.errors import Ambiguous, Retryable
 from tests.sim.faults import OPERATIONS, Fate, Fault, Faults, NoFaults, Operation
@@ -28,7 +31,8 @@ class Actor(greenlet.greenlet):
     def __init__(self, name: str, run: Callable[[], None], hub: "Hub") -> None:
         super().__init__(run, hub.main)
         self.name = name
-        self.calls: Counter[str] = Counter()
+        self.number = crc32(name.encode()) * 0x9FB21C651E98DF25
+        self.calls: dict[str, int] = {}
         self.host = ""  # the worker that it runs on, if it does
         self.skew = 0.0  # of that worker's clock, in seconds
         self.target = ""  # what it works for, if it is one target
@@ -53,6 +57,7 @@ class Hub:
 
     def __init__(self, faults: Faults, *, telling: bool = False) -> None:
         self.now = 0.0
+        self.in_chaos = True
         self.steps = 0
         self.faults = faults
         self.counts: Counter[str] = Counter()  # faults that happened, by kind and operation
@@ -63,7 +68,9 @@ class Hub:
         self.outages: list[tuple[str, float, float]] = []  # system, from, until
         self.on_sleep: Watcher = _nobody
         self.on_crash: Watcher = _nobody
-        self.main = greenlet.getcurrent()
+        self.on_outage: Callable[[str], None] = str
+        self.sleepers: dict[Actor, str] = {}  # who sleeps long, and before what
+        self.main = getcurrent()
         self._until = 0.0
         self._steps_left = 0
         self._order = 0
@@ -85,12 +92,12 @@ class Hub:
     @property
     def actor(self) -> Actor | None:
         """Return who acts now, None between actors."""
-        found = greenlet.getcurrent()
+        found = getcurrent()
         return found if isinstance(found, Actor) else None
 
     def pause(self, seconds: float) -> None:
         """Let the present actor sleep; outside an actor, nothing happens."""
-        actor = greenlet.getcurrent()
+        actor = getcurrent()
         if actor is self.main:
             return
         at = self.now + seconds
@@ -120,6 +127,7 @@ class Hub:
 
     def calm(self) -> None:
         """End all faults."""
+        self.in_chaos = False
         self.faults = NoFaults()
         self.outages = []
 
@@ -127,39 +135,65 @@ class Hub:
 
     def call(self, operation: Operation, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do one effect of an actor, with whatever the seed has in store for it."""
-        actor = greenlet.getcurrent()
-        if not isinstance(actor, Actor):
+        actor = getcurrent()
+        if actor is self.main:
             return method(*args, **kwargs)
         name = operation.name
-        occurrence = actor.calls[name]
-        actor.calls[name] = occurrence + 1
-        fate = self.faults.fate(actor.name, name, occurrence)
-        actor.slept = fate.fault is Fault.PAUSE
-        if fate.fault is not None:
-            self._note(actor, operation, occurrence, fate)
-            if actor.slept:
-                self.on_sleep(actor, operation)
-        self.pause(fate.seconds)
+        calls = actor.calls  # type: ignore[attr-defined] # only actors call
+        calls[name] = occurrence = calls.get(name, -1) + 1
+        fault, seconds = self.faults.fate(actor.name, actor.number, operation, occurrence)  # type: ignore[attr-defined]
+        if fault is not None:
+            return self._struck(actor, operation, (fault, seconds), method, args, kwargs)  # type: ignore[arg-type]
+        self.pause(seconds)
+        if actor.doomed:  # type: ignore[attr-defined]
+            raise Crash
+        if self.outages:
+            self._check_there(operation)
+        result = method(*args, **kwargs)
+        if operation.writes:
+            actor.done, actor.slept = name, False  # type: ignore[attr-defined]
+            if self.story is not None:
+                self.tell(f"{actor}: {name}{_of(args)}")
+        return result
+
+    def _struck(
+        self,
+        actor: Actor,
+        operation: Operation,
+        fate: Fate,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Do a call that a fault strikes."""
+        (fault, seconds), name = fate, operation.name
+        actor.slept = fault is Fault.PAUSE
+        self._note(actor, operation, actor.calls[name], fate)
+        if actor.slept:
+            self.on_sleep(actor, operation)
+            self.sleepers[actor] = name
+        self.pause(seconds)
+        self.sleepers.pop(actor, None)
         if actor.doomed:
             raise Crash
         if self.outages:
-            self._check_there(actor, operation)
-        if fate.fault is Fault.CRASH_BEFORE:
+            self._check_there(operation)
+        if fault is Fault.CRASH_BEFORE:
             self._crash(actor, operation)
-        if fate.fault is Fault.AWAY:
+        if fault is Fault.AWAY:
             raise Retryable(f"{name} was not served")
         try:
             result = method(*args, **kwargs)
-            if fate.fault is Fault.REPEATED:
+            if fault is Fault.REPEATED:
                 result = method(*args, **kwargs)
         finally:
             if self.story is not None and operation.writes:
                 self.tell(f"{actor}: {name}{_of(args)}")
         if operation.writes:
             actor.done = name
-            if fate.fault is Fault.LOST_REPLY:
+            if fault is Fault.LOST_REPLY:
                 raise (Ambiguous if operation.uncertain else Retryable)(f"{name}: the reply was lost")
-            if fate.fault is Fault.CRASH_AFTER:
+            if fault is Fault.CRASH_AFTER:
                 self._crash(actor, operation)
         return result
 
@@ -173,11 +207,11 @@ class Hub:
                 self.tell(f"{kind}: {key}")
         return found
 
-    def _check_there(self, actor: Actor, operation: Operation) -> None:
+    def _check_there(self, operation: Operation) -> None:
         for system, start, end in self.outages:
             if system == operation.system and start <= self.now < end:
                 self.counts[f"outage of {system}"] += 1
-                self.reached.add(f"{system} away")
+                self.on_outage(system)
                 raise Retryable(f"{operation.name} was not served: {system} is away")
 
     def _crash(self, actor: Actor, operation: Operation) -> None:
@@ -185,11 +219,12 @@ class Hub:
         raise Crash
 
     def _note(self, actor: Actor, operation: Operation, occurrence: int, fate: Fate) -> None:
-        self.counts[f"{fate.fault} at {operation.name}"] += 1
+        fault, seconds = fate
+        self.counts[f"{fault} at {operation.name}"] += 1
         if self.story is not None:
             self.fired.append((actor.name, operation.name, occurrence, fate))
-            words = f" for {fate.seconds:.0f} s" if fate.fault is Fault.PAUSE else ""
-            self.tell(f"{actor}: {operation.name} #{occurrence}: {fate.fault}{words}")
+            words = f" for {seconds:.0f} s" if fault is Fault.PAUSE else ""
+            self.tell(f"{actor}: {operation.name} #{occurrence}: {fault}{words}")
 
     def tell(self, what: str) -> None:
         """Add a line to the story, if anybody listens."""
@@ -210,14 +245,7 @@ class Port:
     def __init__(self, hub: Hub, real: object, *operations: str) -> None:
         self.real = real
         for name in operations:
-            setattr(self, name, _effect(hub, OPERATIONS[name], getattr(real, name)))
+            setattr(self, name, partial(hub.call, OPERATIONS[name], getattr(real, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
-
-
-def _effect(hub: Hub, operation: Operation, method: Callable[..., Any]) -> Callable[..., Any]:
-    def effect(*args: Any, **kwargs: Any) -> Any:
-        return hub.call(operation, method, *args, **kwargs)
-
-    return effect

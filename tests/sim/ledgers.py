@@ -42,11 +42,16 @@ class FastLedgers:
         known = self._known(target)
         written = self._entries[target]
         position = reading.entries
+        actor = self._hub.actor
+        if actor is not None and actor.slept and len(written) > actor.slept_at:
+            self._hub.reached.add("a worker wakes before its append and the ledger went on")
         if len(written) != position:
             if written[position].id == entries[0].id:
                 self._hub.reached.add("an append finds its own entry behind a 412")
                 return known[-1]
             self._hub.reached.add("somebody else appends first")
+            if type(written[position]) is type(entries[0]) and _release(written[position]) == _release(entries[0]):
+                self._hub.reached.add("two workers record the same outcome")
             raise Conflict(f"somebody else wrote to the ledger of {target} first")
         state = reading.state
         for entry in entries:
@@ -65,6 +70,10 @@ class FastLedgers:
             self._entries[target] = []
             found = self._readings[target] = [Reading(State())]
         return found
+
+
+def _release(entry: AnyEntry) -> int | None:
+    return getattr(entry, "release", None)
 
 
 class Blobs:
@@ -113,7 +122,7 @@ class Blobs:
             if len(actors) > 1:
                 self._hub.reached.add("two workers roll the same segment")
         if len(self.data[name]) != position:
-            self._hub.reached.add("the store meets a 412")
+            self._hub.reached.add("somebody else appends first")
             raise _quick(HttpResponseError, "the append position condition was not met", 412)
         self.data[name] += data
 

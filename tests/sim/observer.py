@@ -113,5 +113,5 @@ class Observer:
             wrong_models=frozenset(world.says) | frozenset(world.failing_models),
             broken_apps=frozenset(world.broken_apps),
             gone_models=frozenset(world.gone_models),
-            lost_images=frozenset(world.lost_images),
+            lost_images=frozenset(world.registry.lost),
         )

@@ -57,6 +57,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     happenings: tuple[Happening, ...]
 
 
+def app_version(target: str, number: int) -> str:
+    """Return a version of a target's app: no two targets have the same."""
+    return f"app-{target.rpartition('-')[2]}.{number}"
+
+
 def drawn(seed: int, faults: Faults) -> Plan:
     """Return the plan of a seed."""
     dice = faults.dice
@@ -86,7 +91,7 @@ class _Drawer:
 
     def happenings(self) -> list[Happening]:
         for number, name in enumerate(self.names):
-            self._publish("app", 1.0 + number, name, "app-0")
+            self._publish("app", 1.0 + number, name, app_version(name, 0))
         self._publish("model", 1.5, self.names[0], "model-0")
         at = 10.0
         for number in range(1, 3 + self.dice.bits("publishes") % 4):
@@ -101,7 +106,7 @@ class _Drawer:
         dice = self.dice
         share, name = dice.draw("publish", number), dice.pick(self.names, "whose", number)
         bad = 1.0 if self.faults.strength("wrong halves") else 0.0
-        app, model = f"app-{number}", f"model-{number}"
+        app, model = app_version(name, number), f"model-{number}"
         if share < 0.10 * bad:
             self._publish("app", at, name, app, quality="broken")
         elif share < 0.20 * bad:
@@ -118,12 +123,14 @@ class _Drawer:
                 later = at + dice.between(5, 150, "partner at", number)
                 self._publish(second, later, name, version[second], contract="2")
         elif share < 0.44:
-            self._publish("app", at, name, f"app-{dice.bits('older', number) % number}")
+            self._publish("app", at, name, app_version(name, dice.bits("older", number) % number))
         elif share < 0.50:
             older = dice.bits("older", number) % number
             self._publish("model", at, name, f"model-{older}", folder=f"model-{older}-{number}")
-        elif share < 0.54:
+        elif share < 0.55:  # the same blobs are written again, perhaps twice in a row
             self._publish("model", at, name, "model-0")
+            if dice.draw("twice", number) < 0.5:
+                self._publish("model", at + dice.between(1, 30, "twice at", number), name, "model-0")
         elif share < 0.76:
             self._publish("app", at, name, app)
         else:

@@ -10,6 +10,7 @@ import msgspec
 
 from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ImagePushed, ModelPublished
+from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
 from tests.sim import reach
 from tests.sim.cluster import PodFate
@@ -20,7 +21,7 @@ from tests.sim.hub import Actor, Crash, Hub
 from tests.sim.invariants import check
 from tests.sim.observer import Observer, effects
 from tests.sim.pieces import app_image, model_folder
-from tests.sim.plans import Happening, Plan, drawn
+from tests.sim.plans import Happening, Plan, app_version, drawn
 from tests.sim.world import NAMESPACE, World
 
 SWEEP_SECONDS = 90.0
@@ -39,11 +40,14 @@ class Simulation:
         setting = plan.setting
         self.hub = hub = Hub(faults, telling=telling)
         hub.on_sleep, hub.on_crash = self._slept, self._crashed
+        hub.on_outage = lambda system: reach.at_outage(hub, system)
         self.world = World(hub, setting.targets, self._pod_fate, guarded=setting.guarded)
         self.queue = Queue(hub, setting.most_deliveries)
         self.hosts = Hosts(hub, self.world, setting, self.queue.enqueue)
         self.queue.hosts = self.hosts
+        self.queue.on_delivery = self._delivery
         cluster = self.world.cluster
+        cluster.is_built = self._is_built
         cluster.who = lambda: hub.actor.host if hub.actor else ""
         cluster.entries = lambda name: self.hosts.look(name).state.length
         self.happened: list[Happening] = []  # those that no plan knew of
@@ -52,20 +56,19 @@ class Simulation:
         self.acknowledged: list[Acknowledged] = []
         self.commands: defaultdict[str, list[Commanded]] = defaultdict(list)
         self._numbers = 0
-        self._in_chaos = True
 
     # -- the run
 
     def run(self) -> History:
         """Live through chaos and calm, then deliver everything again."""
         hub, setting = self.hub, self.plan.setting
+        self._decide_the_truth()
         for number, happening in enumerate(self.plan.happenings):
             hub.spawn(f"{happening.what} {number}", self._doing(happening), happening.at)
         if not setting.sweep_off:
             hub.spawn("timer 1", lambda: self._sweep_by_timer(1), SWEEP_SECONDS)
         settled = hub.run(MOST_CHAOS_STEPS, setting.chaos_seconds)
         chaos_steps, hub.steps = hub.steps, 0
-        self._in_chaos = False
         hub.calm()
         hub.tell("-- the faults are over --")
         chaos_ended_at = hub.instant()
@@ -87,13 +90,29 @@ class Simulation:
             ended_at=ended_at,
             poisoned=self.queue.poisoned,
             sweep_off=setting.sweep_off,
+            skews=setting.skews,
             settled=settled,
             chaos_steps=chaos_steps,
             calm_steps=calm_steps,
         )
 
+    def _decide_the_truth(self) -> None:
+        """Say from the start what each version is worth: the same bytes are as good later as now."""
+        for happening in self.plan.happenings:
+            if happening.quality == "good":
+                continue
+            digest = (app_image if happening.what == "app" else model_folder)(
+                happening.version, happening.contract
+            ).digest
+            if happening.quality == "broken":
+                self.world.broken_apps.add(digest)
+            elif happening.quality == "wrong":
+                self.world.says[digest] = ("honeycomb", 0.9)
+            elif happening.quality == "failing":
+                self.world.failing_models.add(digest)
+
     def _sweep_by_timer(self, number: int) -> None:
-        if self._in_chaos:
+        if self.hub.in_chaos:
             self.hub.spawn(f"timer {number + 1}", lambda: self._sweep_by_timer(number + 1), SWEEP_SECONDS)
             self._sweep()
 
@@ -162,17 +181,11 @@ class Simulation:
         event_id = f"event-{self._numbers}"
         event: ImagePushed | ModelPublished
         if happening.what == "app":
-            if happening.quality == "broken":
-                world.broken_apps.add(app_image(version, happening.contract).digest)
             event = world.push_app(happening.target, version, event_id, happening.contract)
         else:
-            digest = model_folder(version, happening.contract).digest
-            if happening.quality == "wrong":
-                world.says[digest] = ("honeycomb", 0.9)
-            elif happening.quality == "failing":
-                world.failing_models.add(digest)
             event = world.publish_model(version, event_id, happening.contract, happening.folder)
             if happening.quality == "gone":
+                digest = model_folder(version, happening.contract).digest
                 world.lose_model_file(happening.folder or version, digest)
         self._send(event, happening.deliveries)
 
@@ -252,6 +265,9 @@ class Simulation:
         patches = len(self.world.cluster.patches(NAMESPACE, asked.target))
         length = self.hosts.look(asked.target).state.length
         kind: object = asked.what
+        sleepers = self.hub.sleepers.items()
+        if kind == "hold" and any(who.target == asked.target and what == "patch_deployment" for who, what in sleepers):
+            self.hub.reached.add("a hold comes while a worker sleeps before its patch")
         self.hub.tell(f"{actor}: answered: {answer.message}")
         self.commands[asked.target].append(
             Commanded(self.hub.instant(), kind, asked.key, answer, patches, length, asked.override)  # type: ignore[arg-type]
@@ -266,6 +282,20 @@ class Simulation:
             return PodFate(1e9, crashes=dead < 0.4)
         slow = self.hub.chance("slow pods", f"slow pod {name}", 0.08)
         return PodFate(1.0 if slow is None else 5 + 60 * slow * slow)
+
+    def _is_built(self, target: str, name: str) -> bool:
+        releases = self.hosts.look(target).state.releases
+        return any(release.name == name and release.phase is Phase.BUILT for release in releases)
+
+    def _delivery(self, actor: Actor) -> None:
+        """Look whether a host's wrong clock matters to what it is about to decide."""
+        if abs(actor.skew) < 2 or self.plan.setting.segment_entries:
+            return
+        active = self.hosts.look(actor.target).state.active
+        if active is not None and active.retry_at is not None:
+            over = active.retry_at <= self.hub.instant()
+            if over != (active.retry_at <= self.hub.instant(actor.skew)):
+                self.hub.reached.add("a wrong clock decides at a deadline")
 
     def _slept(self, actor: Actor, operation: Operation) -> None:
         self.queue.slept(actor)
@@ -284,7 +314,7 @@ class Simulation:
             at=self.hub.now + at,
             what=what,  # type: ignore[arg-type] # one of them
             target=actor.target,
-            version=f"{what}-{20 + number % 20}",
+            version=app_version(actor.target, 20 + number % 20) if what == "app" else f"model-{20 + number % 20}",
             key=f"meddler-{number}",
         )
         self.happened.append(happening)

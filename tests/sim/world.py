@@ -4,11 +4,12 @@ Nothing here knows about faults at calls; those are the hub's. What is wrong wit
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from shipmate.core.answers import Answer, Version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
+from shipmate.core.fence import Operation
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import (
     AppSource,
@@ -19,9 +20,9 @@ from shipmate.core.targets import (
     Target,
     VerifyRules,
 )
-from shipmate.core.views import PodView
-from shipmate.errors import Retryable
-from shipmate.ports import Blob
+from shipmate.core.views import DeploymentView, Object, PodView
+from shipmate.errors import Conflict, Retryable
+from shipmate.ports import Blob, Manifest
 from tests.fakes.models import FakeModels
 from tests.fakes.registry import FakeRegistry
 from tests.sim.cluster import LightCluster, PodFate, Reply
@@ -78,11 +79,45 @@ class SimRegistry(FakeRegistry):
         super().__init__()
         self._hub = hub
         self.pushed_at: dict[Digest, float] = {}
+        self.lost: set[Digest] = set()  # release images that the clean-up took at some time
 
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
         digest = super().put_manifest(repository, reference, data, media_type)
+        if repository == RELEASES and digest in self.lost:
+            self._hub.reached.add("an image that was cleaned away is built again")
         self.pushed_at[digest] = self._hub.now
         return digest
+
+    def get_manifest(self, repository: str, reference: str) -> Manifest:
+        if reference.startswith("sha256:") and self.tags[repository].get("main", reference) != reference:
+            self._hub.reached.add("a tag moves between resolve and pull")
+        return super().get_manifest(repository, reference)
+
+
+class SimCluster(LightCluster):
+    """A cluster that notes what its callers came by."""
+
+    hub: Hub
+    is_built: Callable[[str, str], bool]  # whether a release of a target waits for its gate, by the ledger
+
+    def patch_deployment(self, namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        actor = self.hub.actor
+        if actor is not None and actor.slept and self.entries(name) > actor.slept_at:
+            self.hub.reached.add("a worker wakes before its patch and the ledger went on")
+        try:
+            return super().patch_deployment(namespace, name, operations)
+        except Conflict:
+            self.hub.reached.add("a patch is refused")
+            raise
+
+    def create_gate_pod(self, namespace: str, manifest: Object) -> PodView:
+        before = len(self.created_gate_pods)
+        pod = super().create_gate_pod(namespace, manifest)
+        if len(self.created_gate_pods) == before:
+            self.hub.reached.add("a gate pod is there already")
+        elif self.hub.actor is not None and not self.is_built(self.hub.actor.target, pod.release or ""):
+            self.hub.reached.add("a gate pod is made again after its verdict")
+        return pod
 
 
 class World:
@@ -93,7 +128,7 @@ class World:
         self.targets = {found.name: found for found in map(target, range(targets))}
         self.registry = SimRegistry(hub)
         self.models = SimModels(hub)
-        self.cluster = LightCluster(
+        self.cluster = SimCluster(
             now=lambda: hub.now,
             instant=hub.instant,
             fate=pod_fate,
@@ -101,13 +136,13 @@ class World:
             answering=self._pod_answers,
             guarded=guarded,
         )
+        self.cluster.hub = hub
         for found in self.targets.values():
             self.cluster.add_deployment(NAMESPACE, found.deployment.name)
         self.says: dict[Digest, tuple[str, float]] = {}  # a model's answer to the daisy, where it is not daisy
         self.failing_models: set[Digest] = set()  # their candidate answers 500
         self.broken_apps: set[Digest] = set()  # nobody reaches them through the door
         self.gone_models: set[Digest] = set()
-        self.lost_images: set[Digest] = set()
         self.apps: dict[str, list[Half]] = {name: [] for name in self.targets}
         self.published_models: list[Half] = []
         self._asked = 0
@@ -138,6 +173,7 @@ class World:
         for path, data in model.files:
             self.models.put("models", f"{where}/{path}", data)
         blob = self.models.put("models", f"{where}/manifest.json", model.manifest)
+        self.gone_models.discard(model.digest)
         self.published_models.append(Half(version, model.digest, contract, blob.modified_at))
         self.hub.tell(f"the data scientist uploads model {version} to {where}")
         sequencer = f"{self.models.writes:064x}"
@@ -163,7 +199,9 @@ class World:
             self.hub.tell(f"the registry's clean-up deletes release image {digest[:19]}")
         for tag in [tag for tag, digest in tags.items() if digest in gone]:
             del tags[tag]
-        self.lost_images |= gone
+        if gone:
+            self.hub.reached.add("the clean-up takes a release image")
+        self.registry.lost |= gone
         return len(gone)
 
     def _has_image(self, image: str) -> bool:
