@@ -48,7 +48,7 @@ def measure(cloud: Cloud, app_image: str, rounds: int = 3) -> tuple[list[Compari
         peaks[name] = _graft(cloud, _publish(container, size, name.replace(" ", "")))["peak_mib"]
     figure = Figure("graft, Blob to registry", tuple(ours))
     return [
-        Comparison("graft of 1 GiB against curl | curl", figure, Figure("curl | curl", tuple(curl)), 1.3),
+        Comparison("graft of 1 GiB against curl to curl", figure, Figure("curl to curl", tuple(curl)), 1.3),
         Comparison(
             "graft of 1 GiB against crane append", figure, Figure("crane append", tuple(crane)), 3.0, at_most=False
         ),

@@ -1,6 +1,6 @@
 """`make bench-quick`: the main job against its baselines, in about ten minutes. Writes `.bench/report.json`.
 
-`python -m bench.quick rollouts` or `… graft` measures one half of it.
+`python -m bench.quick rollouts` or `… graft` measures one half of it; `python -m bench.document` writes it down.
 """
 
 import json
@@ -32,7 +32,7 @@ def main() -> int:
     text = EXAMPLE_TARGETS.read_text().replace("namespace: vision", f"namespace: {OURS}")
     local.start(targets_yaml=text.replace("http://127.77.0.1:8080", url))
     ok = True
-    report: dict[str, object] = {}
+    report: dict[str, object] = json.loads(REPORT.read_text()) if REPORT.exists() else {}  # the other half stays
     try:
         if "rollouts" in parts:
             say("doing", f"{RELEASES} releases under users who keep asking, and as many rollouts by hand: 6 minutes")
