@@ -193,6 +193,7 @@ def _planned(state: State, entry: Planned) -> State:
         author=entry.author,
         reason=entry.reason,
         phase=Phase.PLANNED,
+        halves_at=(app.published_at if app else None, model.published_at if model else None),
         planned_at=entry.at,
         moved_at=entry.at,
         to=entry.to,

@@ -269,13 +269,14 @@ def _tried(state: State, pair: Pair) -> Release | None:
     """Return the release that brought the pair already, None if it has to be brought, perhaps again.
 
     A pair goes out again when a half of it was published anew: a tag that was moved back, a model that was restored.
+    Publishers' clocks tell that, each compared with itself: a worker's clock may be wrong.
     """
     found = (old for old in reversed(state.releases) if old.pair == pair and old.phase is not Phase.SUPERSEDED)
     tried = next(found, None)
-    halves = (state.app(pair.app), state.model(pair.model))
-    if tried is not None and any(half is not None and half.published_at > tried.planned_at for half in halves):
-        return None
-    return tried
+    app, model = state.app(pair.app), state.model(pair.model)
+    if tried is None or app is None or model is None or (app.published_at, model.published_at) == tried.halves_at:
+        return tried
+    return None
 
 
 def _quiet_until(state: State, target: Target) -> datetime | None:

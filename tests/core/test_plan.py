@@ -145,6 +145,32 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.ship_first().app("A2").ship("A2", "M1").wait(60).app("A1").wait(2),
         "plan A1+M1: app by shipmate",
     ),
+    "a tag moved back although the clock of who planned was ahead": (
+        lambda s: (
+            s.app("A1").model("M1").wait(300).ship("A1", "M1").wait(-300).app("A2").ship("A2", "M1").app("A1").wait(2)
+        ),
+        "plan A1+M1: app by shipmate",
+    ),
+    "a failed pair is not tried again although the clock of who planned was behind": (
+        lambda s: (
+            s.ship_first()
+            .app("A2")
+            .wait(-300)
+            .plan("A2", "M1")
+            .build()
+            .gate()
+            .intend()
+            .fail()
+            .wait(300)
+            .plan_rollback(1, 2, "automatic_rollback")
+            .build()
+            .intend()
+            .roll_out()
+            .go_live()
+            .resume()
+        ),
+        "idle: AlreadyReleased",
+    ),
     "a superseded pair starts anew": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").supersede(),
         "plan A2+M1: app by shipmate",

@@ -476,14 +476,13 @@ def the_target_converges(seen: Seen) -> Iterator[str]:
 
 
 def _runs_what_is_live(seen: Seen) -> Iterator[str]:
+    """The cluster runs what is live; or what failed, where nothing is there to go back to or going back failed too."""
     serving = model.live(seen.entries)
-    if serving is None or seen.run.deployment.release == f"r-{serving}":
+    running = int((seen.run.deployment.release or "r-0").removeprefix("r-"))
+    if serving in (None, running):
         return
-    last = max(seen.planned, default=0)
-    is_undone = seen.phases[last] is Phase.FAILED and not _can_go_back(seen)
-    if seen.phases[last] is Phase.FAILED and not seen.is_forward(last):
-        return  # there is no rollback of a rollback: the status says that the target drifted
-    if not is_undone:
+    has_failed = seen.phases.get(running) is Phase.FAILED
+    if not has_failed or (seen.is_forward(running) and _can_go_back(seen)):
         yield f"r-{serving} is live by the ledger, and the cluster runs {seen.run.deployment.release}"
 
 

@@ -261,10 +261,12 @@ def releases(entries: Entries) -> tuple[Release, ...]:
 def _release(entries: Entries, planned: Planned) -> Release:
     number, place = planned.release, entries.index(planned)
     own = _about(entries, number)
-    moves = [entry for entry in own if not isinstance(entry, Errored)]
+    moves = [entry for entry in own if isinstance(entry, tuple(MOVES))]
     errors = [entry for entry in own if isinstance(entry, Errored)]
-    errors_since = [entry for entry in errors if own.index(entry) > own.index(moves[-1])]
+    since = own[own.index(moves[-1]) :]
+    errors_since = [entry for entry in since if isinstance(entry, Errored)]
     named = {half.digest: half.version for half in _halves(entries[:place])}
+    known = {half.digest: half.published_at for half in _halves(entries[:place])}
     endings = [entry for entry in own if isinstance(entry, Rejected | Failed)]
     gates = [entry.report for entry in own if isinstance(entry, Gated)]
     return Release(
@@ -276,6 +278,7 @@ def _release(entries: Entries, planned: Planned) -> Release:
         author=planned.author,
         reason=planned.reason,
         phase=phase(entries, number),
+        halves_at=(known.get(planned.pair.app), known.get(planned.pair.model)),
         planned_at=planned.at,
         moved_at=moves[-1].at,
         to=planned.to,
@@ -285,7 +288,7 @@ def _release(entries: Entries, planned: Planned) -> Release:
         fence=next((entry.fence for entry in reversed(own) if isinstance(entry, Intended)), None),
         attempt=1 + len(errors),
         stage_attempt=1 + len(errors_since),
-        retry_at=errors_since[-1].retry_at if errors_since else None,
+        retry_at=getattr(own[-1], "retry_at", None),
         ended_because=endings[-1].reason if endings else None,
         message=getattr(own[-1], "message", None),
         cost=next((entry.cost for entry in own if isinstance(entry, Built)), None),
@@ -326,7 +329,7 @@ def layers(entries: Entries) -> tuple[Layer, ...]:
 
 
 def _last_stage(entries: Entries) -> AnyEntry | None:
-    stages = [e for e in entries if isinstance(e, tuple(MOVES)) or (isinstance(e, Errored) and e.release is not None)]
+    stages = [e for e in entries if getattr(e, "release", None) is not None]
     return stages[-1] if stages else None
 
 
