@@ -28,6 +28,8 @@ from shipmate.core.ledger import Release
 from shipmate.core.why import LONGEST_NAME, UNDERSTOOD, Explanation
 
 PREFIX = "/api/"
+KEY = r"^[!$&-.0->@-\[\]-~]{1,128}$"
+"""An Idempotency-Key: visible ASCII, but for what is no part of a path as it stands; requests are looked up by it."""
 _SCHEMAS = "#/components/schemas/{name}"
 
 
@@ -70,10 +72,10 @@ ROUTES = (
 )
 """Every route of the HTTP API. Those with a body are commands, which need the role releaser; the others reader."""
 
-_IN_PATH: Mapping[str, tuple[str, str]] = {
-    "target": ("a target's name", "vision"),
-    "release": ("a release's name", "r-42"),
-    "request": ("the Idempotency-Key of a command", "rollback-1"),
+_IN_PATH: Mapping[str, tuple[str, str, str]] = {
+    "target": ("a target's name", "vision", r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"),  # as in core/targets.py
+    "release": ("a release's name", "r-42", r"^r-[1-9][0-9]{0,9}$"),
+    "request": ("the Idempotency-Key of a command", "rollback-1", KEY),
 }
 _PROBLEMS: Mapping[int, str] = {
     400: "The request is wrong; the detail names the key and what it should be",
@@ -122,7 +124,8 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
     parameters = [_parameter("path", name, *_IN_PATH[name]) for name in names]
     if route.of:
-        parameters.append(_parameter("query", "of", f"what is asked for: {UNDERSTOOD}", "r-42", LONGEST_NAME))
+        asked = _parameter("query", "of", f"what is asked for: {UNDERSTOOD}", "r-42", r"\S")
+        parameters.append({**asked, "schema": {**asked["schema"], "maxLength": LONGEST_NAME}})
     operation: dict[str, Any] = {
         "operationId": route.function,
         "summary": route.summary,
@@ -135,15 +138,8 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
         kind = "application/problem+json"
         operation["responses"][str(status)] = _json(_PROBLEMS[status], schemas[Problem], kind)
     if route.body is not None:
-        operation["parameters"].append(
-            {
-                **_parameter(
-                    "header", "Idempotency-Key", "the same command with the same key is taken once", "rollback-1"
-                ),
-                "required": False,
-                "schema": {"type": "string", "pattern": r"^[!$&-.0->@-\[\]-~]{1,128}$"},
-            }
-        )
+        key = _parameter("header", "Idempotency-Key", "a repeat with the same key is taken once", "rollback-1", KEY)
+        operation["parameters"].append({**key, "required": False})
         operation["requestBody"] = {
             "required": True,
             "description": f"At most {MAX_BODY_BYTES} bytes.",
@@ -163,15 +159,12 @@ def _json(description: str, schema: Any, kind: str = "application/json") -> dict
     return {"description": description, "content": {kind: {"schema": schema}}}
 
 
-def _parameter(where: str, name: str, description: str, example: str, longest: int | None = None) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "string", "minLength": 1}
-    if longest is not None:
-        schema["maxLength"] = longest
+def _parameter(where: str, name: str, description: str, example: str, pattern: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": where,
         "required": True,
         "description": description,
-        "schema": schema,
+        "schema": {"type": "string", "pattern": pattern},
         "example": example,
     }

@@ -12,16 +12,13 @@ from typing import Any
 import azure.functions as func
 
 from functions.callers import Role, author_of, caller_of
-from functions.openapi import document
+from functions.openapi import KEY, document
 from functions.problems import answered, read_body, taken
 from shipmate import wiring
 from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import Invalid, NotFound
 
 blueprint = func.Blueprint()
-
-_KEY = re.compile(r"[!$&-.0->@-\[\]-~]{1,128}")
-"""Visible ASCII, but for what is no part of a path as it stands: a request is looked up by its key."""
 
 
 @blueprint.function_name("targets")
@@ -141,7 +138,7 @@ def _command[Body: (ReleaseBody, RollbackBody, HoldBody, ResumeBody)](
 
     def run() -> Answer:
         caller = caller_of(req, sign_in=wiring.settings().sign_in)
-        if not _KEY.fullmatch(key):
+        if not re.fullmatch(KEY, key):
             raise Invalid(
                 "the header Idempotency-Key holds up to 128 visible ASCII characters, none of them a space or one of "
                 '" # % / ? \\'
