@@ -1,5 +1,6 @@
 """What the Event Grid relay delivered during a drill, and what the Functions app acknowledged, in which order."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from drill.world import app_repository
 from localcloud.eventgrid.client import RelayClient
 
 PAGE = 500
+WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Taken:
     """Attempts that were not answered with success, because what should answer was killed or away."""
     dead_lettered: int
     seconds: float
-    """From the first event to the last acknowledgement."""
+    """From the first event to the last acknowledgement, with what was waited for parts that were away."""
+    busiest: float
+    """Deliveries of publishes acknowledged a second, in the busiest ten seconds."""
 
     @property
     def a_second(self) -> float:
@@ -63,6 +67,7 @@ def judge(deliveries: Sequence[Mapping[str, Any]], targets: Collection[str]) -> 
         failed_attempts=sum(attempt["outcome"] != "Delivered" for each in deliveries for attempt in each["attempts"]),
         dead_lettered=sum(each["state"] == "dead_lettered" for each in deliveries),
         seconds=max((at for at, _, _ in arrived), default=first) - first,
+        busiest=_busiest([at for at, _, _ in arrived]),
     )
 
 
@@ -80,6 +85,12 @@ def _acknowledged_at(delivery: Mapping[str, Any]) -> float | None:
         (attempt["at"] + attempt["seconds"] for attempt in delivery["attempts"] if attempt["outcome"] == "Delivered"),
         None,
     )
+
+
+def _busiest(instants: Sequence[float]) -> float:
+    """Return how many of some ascending instants were a second, in those ten seconds that had most."""
+    most = max((bisect_left(instants, at + WINDOW_SECONDS) - place for place, at in enumerate(instants)), default=0)
+    return most / WINDOW_SECONDS
 
 
 def _out_of_order(arrived: Iterable[tuple[float, int, str]]) -> int:

@@ -20,7 +20,7 @@ def report(*, users: Count | None = None, seen: Seen = SEEN) -> Report:
         size=Size(targets=1, events=4, doors=1),
         evidence=good(),
         users=users or Count(requests=500, slowest_seconds=0.25),
-        taken=Taken(frozenset(), 5, 1, 2, 3, 0, 2.0),
+        taken=Taken(frozenset(), 5, 1, 2, 3, 0, 2.0, 4.0),
         faults=(Fault("API server away", 1, 10.0),),
         seen=seen,
     )
@@ -67,7 +67,7 @@ def test_the_closing_table_has_the_zeros_and_the_figures() -> None:
     table = "\n".join(reports.lines(report().as_json()))
     assert "✔ lost                        0   of 6 publishes" in table
     assert "4 publishes; with each target's first: 4 live, 1 skipped, 1 superseded" in table
-    assert "5 deliveries acknowledged, 2.5 a second; 1 events twice, 2 out of order" in table
+    assert "5 deliveries acknowledged, 4.0 a second in the busiest ten seconds, 2.5 with all waits" in table
     assert "median 11.0 s, p95 15.0 s" in table
     assert "API server away        for 10.0 s, with 1 releases under way" in table
 

@@ -37,6 +37,7 @@ def test_deliveries_of_publishes_are_counted_and_all_acknowledged_events_kept() 
     assert taken.acknowledged == {f"event-{number}" for number in (1, 2, 3, 4, 5)}
     assert (taken.deliveries, taken.twice, taken.failed_attempts, taken.dead_lettered) == (4, 1, 3, 1)
     assert (taken.seconds, taken.a_second) == (10.0, 0.4)
+    assert taken.busiest == 0.4
 
 
 def test_what_comes_after_a_newer_publish_of_its_half_is_out_of_order() -> None:
@@ -54,4 +55,4 @@ def test_what_comes_after_a_newer_publish_of_its_half_is_out_of_order() -> None:
 
 def test_nothing_was_taken_in_where_nothing_was_published() -> None:
     taken = judge([], ["t-000"])
-    assert (taken.deliveries, taken.a_second) == (0, 0.0)
+    assert (taken.deliveries, taken.a_second, taken.busiest) == (0, 0.0, 0.0)
