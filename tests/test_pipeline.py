@@ -176,9 +176,9 @@ def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume()
     assert phases(world)[-1] == ("r-2", "live")
 
 
-def clean_up(world: World) -> Digest:
-    """Delete the newest release's image, as a retention policy does, and return its digest."""
-    image = world.state.releases[-1].image
+def clean_up(world: World, number: int = -1) -> Digest:
+    """Delete a release's image, the newest one's unless told, as a retention policy does; return its digest."""
+    image = world.state.releases[number].image
     assert image is not None
     del world.registry.manifests["vision"][image]
     tags = world.registry.tags["vision"]
@@ -198,6 +198,55 @@ def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_
     world.run()
     assert phases(world)[-1] == ("r-2", "live")
     assert image in world.registry.manifests["vision"]
+
+
+def test_a_rollback_builds_its_image_again_if_the_registry_lost_it():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    image = clean_up(world, 0)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
+    world.run()
+    assert phases(world)[-1] == ("r-3", "live")
+    assert world.version("").model_version == "1.0"
+    assert image in world.registry.manifests["vision"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda world: world.models.delete("models", "net/1.0/manifest.json"),
+            "cannot be built again: net/1.0/manifest.json",
+        ),
+        (lambda world: setattr(world.registry, "name", "moved.example"), "of the same halves now is another image"),
+    ],
+    ids=["its model is gone", "it becomes another image"],
+)
+def test_a_rollback_whose_image_is_lost_for_good_fails_and_says_why(spoil, message):
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    clean_up(world, 0)
+    spoil(world)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
+    world.run()
+    assert world.state.release(3).ended_because == "ImageGone"
+    assert message in (world.state.release(3).message or "")
+
+
+def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    world.cluster.missing_images = AllBut(f"{world.registry.name}/vision@{world.state.release(1).image}")
+    world.run()
+    assert phases(world)[1:] == [("r-2", "rolled_back"), ("r-3", "live")]
+    assert world.state.release(2).ended_because == "ImagePullFailed"
+    assert not world.state.quarantine
 
 
 def test_an_image_that_would_not_become_the_same_again_is_not_gated():

@@ -1,4 +1,4 @@
-"""Build: the release image of a pair, in the registry. A rollback builds nothing: it makes sure its image is there."""
+"""Build: the release image of a pair, in the registry. A rollback builds only what the registry's clean-up took."""
 
 from shipmate.core.ledger import Built, CostSheet, Failed, Release, State
 from shipmate.core.targets import Target
@@ -11,7 +11,11 @@ from shipmate.stages.resolve import model_manifest
 def build(release: Release, target: Target, state: State, context: Context) -> Built | Failed:
     """Return what the build came to. Raises Rejected if a half cannot be released, Retryable, NotAllowed."""
     if release.is_rollback and release.image is not None:
-        return _found(release, target, context)
+        return _found(release, target, state, context)
+    return _built(release, target, state, context)
+
+
+def _built(release: Release, target: Target, state: State, context: Context) -> Built:
     half = state.model(release.pair.model)
     with at_fault("model"):
         if half is None:
@@ -44,8 +48,8 @@ def restore(release: Release, target: Target, state: State, context: Context) ->
     try:
         context.registry.resolve(target.release.repository, release.image)
     except NotFound:
-        made = build(release, target, state, context)
-        if not isinstance(made, Built) or made.image != release.image:
+        made = _built(release, target, state, context)
+        if made.image != release.image:
             raise Rejected(
                 "ImageGone",
                 f"{target.release.repository}@{release.image} is gone from the registry, and what is built of the same "
@@ -53,13 +57,22 @@ def restore(release: Release, target: Target, state: State, context: Context) ->
             ) from None
 
 
-def _found(release: Release, target: Target, context: Context) -> Built | Failed:
-    """Return the rollback's image as built, or Failed if it is gone from the registry."""
+def _found(release: Release, target: Target, state: State, context: Context) -> Built | Failed:
+    """Return the rollback's image as built: found, or built again to the same digest; Failed if it cannot be."""
     if release.image is None:
         raise AssertionError(release)
+    gone = f"{target.release.repository}@{release.image} is gone from the registry"
     try:
         size = context.registry.resolve(target.release.repository, release.image).size
     except NotFound:
-        message = f"{target.release.repository}@{release.image} is gone from the registry: roll back to another release"
+        try:
+            made = _built(release, target, state, context)
+        except Rejected as error:
+            gone = f"{gone}, and cannot be built again: {error}"
+        else:
+            if made.image == release.image:
+                return made
+            gone = f"{gone}, and what is built of the same halves now is another image"
+        message = f"{gone}; roll back to another release"
         return Failed(**context.stamp(), release=release.number, stage="build", reason="ImageGone", message=message)
     return Built(**context.stamp(), release=release.number, image=release.image, cost=CostSheet(reused=size))

@@ -36,8 +36,9 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
             return _failed(release, state, target, trouble, context)
         context.progress(trouble)
         context.clock.sleep(POLL_SECONDS)
-    undone = state.release(release.undoes).pair if release.undoes is not None else None
-    quarantine = guilty(undone, release.pair) if undone is not None else ()
+    quarantine: tuple[str, ...] = ()
+    if release.trigger == "rollback" and release.undoes is not None:  # by itself: what failed said who is guilty
+        quarantine = guilty(state.release(release.undoes).pair, release.pair)
     return Live(**context.stamp(), release=release.number, replies=in_a_row, quarantine=quarantine)
 
 
