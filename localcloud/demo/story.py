@@ -127,7 +127,7 @@ class Story:
         self._screen.done(f"pushed   {APP_REPOSITORY}  app {version}")
         if self._local.registry_url is not None:
             repository, _, tag = APP_REPOSITORY.partition(":")
-            publish_push(self._local.cloud, repository, tag, digest)
+            publish_push(self._local.cloud.eventgrid_url, repository, tag, digest)
             self._screen.note("told Event Grid of the push, as Azure's registry does: yours does not know the relay")
 
     def _publish_app(self, image: str) -> None:

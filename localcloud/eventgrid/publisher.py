@@ -7,12 +7,11 @@ its notifications.
 from azure.core.credentials import AzureKeyCredential
 from azure.eventgrid import EventGridEvent, EventGridPublisherClient, SystemEventNames
 
-from localcloud.config import Cloud
-from localcloud.eventgrid.subscriptions import ACCESS_KEY
+from localcloud.eventgrid.subscriptions import ACCESS_KEY, REGISTRY_TOPIC
 
 
-def publish_push(cloud: Cloud, repository: str, tag: str, digest: str) -> None:
-    """Publish `Microsoft.ContainerRegistry.ImagePushed` to the cloud's topic `registry`. Raises AzureError."""
+def publish_push(relay_url: str, repository: str, tag: str, digest: str) -> None:
+    """Publish `Microsoft.ContainerRegistry.ImagePushed` to a relay's topic `registry`. Raises AzureError."""
     target = {"repository": repository, "tag": tag, "digest": digest}
     event = EventGridEvent(
         subject=f"{repository}:{tag}",
@@ -20,6 +19,6 @@ def publish_push(cloud: Cloud, repository: str, tag: str, digest: str) -> None:
         data={"action": "push", "target": target},
         data_version="1.0",
     )
-    address = f"{cloud.eventgrid_url}/topics/registry/api/events"
+    address = f"{relay_url}/topics/{REGISTRY_TOPIC}/api/events"
     with EventGridPublisherClient(address, AzureKeyCredential(ACCESS_KEY)) as publisher:
         publisher.send(event)

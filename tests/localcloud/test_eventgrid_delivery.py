@@ -17,6 +17,7 @@ from azure.core.messaging import CloudEvent
 
 from localcloud.eventgrid import Relay
 from localcloud.eventgrid.client import RelayClient, RelayError
+from localcloud.eventgrid.publisher import publish_push
 from localcloud.eventgrid.subscriptions import TOPICS
 from tests.localcloud.eventgrid_parts import Webhook, publisher, relay_in, running, something_happened, webhook
 from tests.localcloud.functions_host_process import free_port, until
@@ -487,3 +488,21 @@ def test_a_wrong_configuration_file_is_named(tmp_path: Path) -> None:
     relay = relay_in(tmp_path, config=config)
     with pytest.raises(Exception, match=r"wrong.yaml: the endpoint 'http://example.org/' is not on this machine"):
         relay.start()
+
+
+# -- a registry that does not know the relay
+
+
+def test_a_push_that_is_told_by_hand_arrives_as_azures_registry_tells_it(
+    relay: Relay, client: RelayClient, hook: Webhook
+) -> None:
+    kind = "Microsoft.ContainerRegistry.ImagePushed"
+    client.subscribe("pushes", topic="registry", endpoint=hook.url, event_types=[kind])
+    publish_push(relay.url, "vision-app", "main", "sha256:" + "1" * 64)
+    (told,) = hook.wait_for(1)
+    assert (told.event["topic"], told.event["subject"]) == (TOPICS["registry"], "vision-app:main")
+    assert told.event["data"]["target"] == {
+        "repository": "vision-app",
+        "tag": "main",
+        "digest": "sha256:" + "1" * 64,
+    }
