@@ -366,10 +366,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     author: str
     reason: str
     phase: Phase
-    halves_at: tuple[datetime | None, datetime | None] = (
-        None,
-        None,
-    )  # when app and model were published, as known then
+    halves_at: tuple[datetime | None, datetime | None] = (None, None)  # when app and model were published, as known
     planned_at: datetime
     moved_at: datetime  # when the phase last changed
     to: int | None = None

@@ -156,7 +156,8 @@ class LightCluster:
             if rolls:
                 self._roll(found)
         after = self._deployment_view(found)
-        patch = Patch(self._instant(), self.who(), tuple(operations), before, after, self.entries(name))
+        there = self._is_there(after.containers[0].image)
+        patch = Patch(self._instant(), self.who(), tuple(operations), before, after, self.entries(name), there)
         found.patches.append(patch)
         return after
 

@@ -6,6 +6,7 @@ Instants are the world's, not a worker's, whose clock may be wrong; only entries
 """
 
 import dataclasses
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Patch:
     before: DeploymentView
     after: DeploymentView
     entries: int
+    pullable: bool  # whether the registry had the image that the patch asks for
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ class Truth:
     wrong_models: frozenset[Digest]  # their candidate answers wrongly or with 500: none may ever meet users
     broken_apps: frozenset[Digest]  # nobody reaches them through the public door: none may stay live
     gone_models: frozenset[Digest]  # a file of theirs is missing: they cannot be built
-    lost_images: frozenset[Digest]  # release images that the registry's clean-up deleted at some time
+    lost_images: Mapping[Digest, int]  # release images that the clean-up deleted → how long the ledger was by then
+    mixed_up_images: frozenset[Digest]  # release images that hold another app than their labels say
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

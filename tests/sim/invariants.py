@@ -14,6 +14,7 @@ from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.fold import fold
 from shipmate.core.ledger import (
     AnyEntry,
+    AppHalf,
     Built,
     Errored,
     Failed,
@@ -23,6 +24,7 @@ from shipmate.core.ledger import (
     IgnoredEvent,
     Intended,
     Live,
+    ModelHalf,
     Phase,
     Planned,
     Received,
@@ -349,24 +351,41 @@ def nothing_ships_that_must_not(seen: Seen) -> Iterator[str]:
         if number not in seen.planned:
             yield f"patch {place} brought r-{number}, which is not in the ledger"
             return
-        planned = seen.planned[number][1]
-        if patch.after.pair != planned.pair.key:
-            yield f"r-{number} was patched in with another pair than its own"
-        barred = model.quarantine(seen.entries[: patch.entries])
-        if model.is_barred(planned.pair, barred):
-            yield f"r-{number} was patched in although it is quarantined"
+        yield from _is_what_it_says(seen, patch, number)
         if seen.is_forward(number):
             yield from _passed_its_gate(seen, patch, number)
             yield from _is_held(seen, place, patch, number)
     yield from _intended_under_a_hold(seen)
     yield from _quarantines_what_is_guilty(seen)
+    yield from _overrides_are_recorded(seen)
+    truth = seen.run.truth
+    for _, entry in seen.each(Live):
+        pair = seen.planned[entry.release][1].pair
+        if pair.app in truth.broken_apps or pair.model in truth.wrong_models:
+            yield f"r-{entry.release} was called live, and nobody gets a right answer from it"
+
+
+def _is_what_it_says(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
+    planned, truth = seen.planned[number][1], seen.run.truth
+    if patch.after.pair != planned.pair.key:
+        yield f"r-{number} was patched in with another pair than its own"
+    if model.is_barred(planned.pair, model.quarantine(seen.entries[: patch.entries])):
+        yield f"r-{number} was patched in although it is quarantined"
+    if model.image(seen.entries[: patch.entries], number) in truth.mixed_up_images:
+        yield f"r-{number} was patched in with an image that holds another app than it says"
+    lost = truth.lost_images.get(planned.image) if planned.image is not None else None
+    if lost is not None and lost <= seen.planned[number][0] and not patch.pullable:
+        yield f"r-{number} was patched in with an image that was gone when the rollback was planned"
+
+
+def _overrides_are_recorded(seen: Seen) -> Iterator[str]:
     for command in seen.run.commands:
-        asked = [e for _, e in seen.each(Requested) if e.request == command.key]
+        asked = [entry for _, entry in seen.each(Requested) if entry.request == command.key]
         if command.kind == "release" and command.override and not any(entry.override for entry in asked):
             yield f"the override of {command.key} is not on record"
-    for place, asked_for in seen.each(Requested):
-        if not asked_for.override and model.is_barred(asked_for.pair, model.quarantine(seen.entries[:place])):
-            yield f"{asked_for.request} asks for a quarantined pair without an override"
+    for place, entry in seen.each(Requested):
+        if not entry.override and model.is_barred(entry.pair, model.quarantine(seen.entries[:place])):
+            yield f"{entry.request} asks for a quarantined pair without an override"
 
 
 def _passed_its_gate(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
@@ -507,12 +526,15 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
     for pair in model.candidates(entries, only_app=only_app, only_model=only_model):
         if pair == live or (live is not None and _is_older(seen, pair, live)):
             return
-        published = max(place for place, entry in seen.each(Resolved) if entry.half.digest in (pair.app, pair.model))
+        published = max(place for place, half in _first_told(seen) if half.digest in (pair.app, pair.model))
         tried = [
             number
             for number, (_, planned) in seen.planned.items()
             if planned.pair == pair and seen.phases[number] is not Phase.SUPERSEDED
         ]
+        held = [number for number, phase in seen.phases.items() if phase is Phase.HELD]
+        if any(seen.planned[number][0] > published for number in held):
+            return  # a person's wish goes first
         if not tried:
             complaints.append(f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released")
         elif seen.planned[tried[-1]][0] < published and seen.phases[tried[-1]] is not Phase.HELD:
@@ -520,6 +542,14 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
         else:
             return
     yield from complaints[:1]
+
+
+def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:
+    """Return each publication once, at the place where it was resolved first; a late repeat tells nothing new."""
+    first: dict[tuple[str, datetime], tuple[int, AppHalf | ModelHalf]] = {}
+    for place, entry in seen.each(Resolved):
+        first.setdefault((entry.half.digest, entry.half.published_at), (place, entry.half))
+    return list(first.values())
 
 
 def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:

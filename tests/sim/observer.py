@@ -113,5 +113,6 @@ class Observer:
             wrong_models=frozenset(world.says) | frozenset(world.failing_models),
             broken_apps=frozenset(world.broken_apps),
             gone_models=frozenset(world.gone_models),
-            lost_images=frozenset(world.registry.lost),
+            lost_images={image: lengths[name] for image, lengths in world.registry.lost.items()},
+            mixed_up_images=world.mixed_up(),
         )

@@ -79,7 +79,7 @@ class SimRegistry(FakeRegistry):
         super().__init__()
         self._hub = hub
         self.pushed_at: dict[Digest, float] = {}
-        self.lost: set[Digest] = set()  # release images that the clean-up took at some time
+        self.lost: dict[Digest, dict[str, int]] = {}  # release images that the clean-up took → length of each ledger
 
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
         digest = super().put_manifest(repository, reference, data, media_type)
@@ -201,8 +201,19 @@ class World:
             del tags[tag]
         if gone:
             self.hub.reached.add("the clean-up takes a release image")
-        self.registry.lost |= gone
+        lengths = {name: self.cluster.entries(found.deployment.name) for name, found in self.targets.items()}
+        self.registry.lost |= dict.fromkeys(gone, lengths)
         return len(gone)
+
+    def mixed_up(self) -> frozenset[Digest]:
+        """Return the release images that hold another app than their labels say."""
+        named = {half.digest: half.name for halves in self.apps.values() for half in halves}
+        labels = {image: _labels_of(image, self._config) for image in self.registry.manifests[RELEASES]}
+        return frozenset(
+            image
+            for image, found in labels.items()
+            if named[Digest(found["dev.shipmate.app.digest"])] != found["org.opencontainers.image.version"]
+        )
 
     def _has_image(self, image: str) -> bool:
         return image.partition("@")[2] in self.registry.manifests[RELEASES]
