@@ -143,7 +143,7 @@ class LocalCloud:
             eventgrid.start(self.cloud, time_scale=time_scale)
             settings = {**self.app_settings(access.result()), **(settings or {})}
         self.start_functions(settings, instances, lease_seconds)
-        self._subscribe(containers)
+        self._subscribe(targets)
 
     def start_functions(self, settings: Mapping[str, str], instances: int = 1, lease_seconds: float = 600) -> None:
         """Start the Functions host, anew if it runs with other settings. Raises StartError."""
@@ -183,16 +183,23 @@ class LocalCloud:
         out = self.cloud.state / "controller.kubeconfig"
         return controller_kubeconfig(found.kubeconfig, namespaces[0], out, context=found.context, also=namespaces[1:])
 
-    def _subscribe(self, containers: Sequence[str]) -> None:
-        """Have the relay deliver to the Function App what it needs: complete blobs of model containers, and pushes."""
+    def _subscribe(self, targets: Sequence[Target]) -> None:
+        """Have the relay deliver to the Function App what it needs: what completes a model, and pushes.
+
+        The other files of a model are filtered out where the targets of a container agree on the one that completes it.
+        """
+        markers: dict[str, set[str]] = {}
+        for target in targets:
+            markers.setdefault(target.model.container, set()).add(target.model.marker)
         with RelayClient(self.cloud.eventgrid_url) as relay:
-            for container in containers:
+            for container, names in markers.items():
                 relay.subscribe(
                     f"model-published-{container}",
                     topic="storage",
                     endpoint=webhook_url(self.cloud.functions_url, "model_published", self.keys),
                     event_types=[BLOB_CREATED],
                     subject_begins_with=f"/blobServices/default/containers/{container}/",
+                    subject_ends_with=f"/{names.pop()}" if len(names) == 1 else "",
                     api_in=sorted(COMPLETE_BLOB_APIS),
                     dead_letter_container=DEADLETTERS,
                 )
