@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 export PYTHON
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit check down status bench-quick drill lock environment
+.PHONY: help demo test test-unit check down status bench-quick sim drill lock environment
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ status: environment ## Show what runs, and where
 
 bench-quick: environment ## Measure the main job against its baselines (about ten minutes)
 	@$(PY) -m bench.quick
+
+sim: environment ## Search simulated histories for one that breaks a promise (SEEDS=10000), or tell one (SEED=7)
+	@$(PY) -m tests.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED))
 
 drill: environment ## Break the real parts under a burst of publishes (TARGETS=100 EVENTS=2000, about twenty minutes)
 	@$(PY) -m drill $(if $(TARGETS),--targets $(TARGETS)) $(if $(EVENTS),--events $(EVENTS))

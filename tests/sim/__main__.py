@@ -1,0 +1,61 @@
+"""`make sim`: search many seeds, or replay one and tell its story."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from tests.sim.invariants import check
+from tests.sim.search import PROCESSES, Tally, search
+from tests.sim.simulation import simulation_of
+
+
+@click.command()
+@click.option("--seeds", default=10_000, show_default=True, help="How many histories to search.")
+@click.option("--first", default=0, show_default=True, help="The first seed.")
+@click.option("--seed", type=int, help="Replay this one and tell its story.")
+@click.option("--processes", default=PROCESSES, show_default=True)
+def main(seeds: int, first: int, seed: int | None, processes: int) -> None:
+    """Search simulated histories for one in which something does not hold."""
+    if seed is not None:
+        sys.exit(replay(seed))
+    tally = search([range(first, first + seeds)], processes=processes, told=_Progress(seeds))
+    click.echo(f"\r{tally.closing()}")
+    for failed, what in sorted(tally.failures):
+        click.echo(f"\nseed {failed} (make sim SEED={failed}): {what}")
+    sys.exit(1 if tally.failures else 0)
+
+
+def replay(seed: int) -> int:
+    """Print the story of a seed and how it ends; return the exit code."""
+    simulation = simulation_of(seed, telling=True)
+    try:
+        history = simulation.run()
+        check(history)
+    except Exception as error:  # noqa: BLE001 - that is what one replays a seed for
+        ending = f"seed {seed} fails: {type(error).__name__}: {error}"
+    else:
+        ending = ""
+    lines: Sequence[str] = simulation.hub.story or ()
+    click.echo("\n".join(lines))
+    click.echo(ending or f"seed {seed}: all that must hold holds")
+    return 1 if ending else 0
+
+
+class _Progress:
+    """One line that says how far the search is."""
+
+    def __init__(self, seeds: int) -> None:
+        self._seeds = seeds
+        self._started = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        if sys.stdout.isatty():
+            rate = tally.seeds / max(0.001, time.monotonic() - self._started)
+            failed = f", {len(tally.failures)} failed" if tally.failures else ""
+            click.echo(f"\r{tally.seeds:,} of {self._seeds:,} seeds, {rate:.0f} a second{failed} ", nl=False)
+
+
+if __name__ == "__main__":
+    main()
