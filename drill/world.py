@@ -103,7 +103,6 @@ def app_settings(size: Size) -> dict[str, str]:
     return {
         "SHIPMATE_SWEEP_SCHEDULE": size.sweep_schedule,
         "SHIPMATE_STALLED_SECONDS": str(size.stalled_seconds),
-        "PYTHON_THREADPOOL_THREAD_COUNT": "32",
     }
 
 

@@ -98,6 +98,7 @@ class LocalCloud:
         """Return the app settings of the Functions host; `access` is how SHIPMATE_CLUSTER spells the cluster."""
         return {
             "FUNCTIONS_WORKER_RUNTIME": "python",
+            "PYTHON_THREADPOOL_THREAD_COUNT": "32",
             "AzureWebJobsStorage": self.cloud.connection_string,
             "SHIPMATE_STORAGE": self.cloud.connection_string,
             "SHIPMATE_REGISTRY": self.registry_url or f"http://{self.cloud.registry}",
