@@ -42,6 +42,7 @@ FIRST_WITHIN_SECONDS = 900.0
 PATCH_WITHIN_SECONDS = 60.0
 USER_PAUSE_SECONDS = 0.5
 POLL_SECONDS = 2.0
+READERS = 8
 KILLED = "Functions workers killed"
 
 
@@ -249,7 +250,8 @@ class Drill:
         """Return the state of every target; storage that is away is waited for."""
         while True:
             try:
-                return [self._ledgers.read(name).state for name in self._names]
+                with ThreadPoolExecutor(READERS) as pool:
+                    return [reading.state for reading in pool.map(self._ledgers.read, self._names)]
             except ShipmateError:
                 time.sleep(POLL_SECONDS)
 
