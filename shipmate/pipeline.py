@@ -31,6 +31,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.retention import retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
@@ -48,6 +49,8 @@ NO_TARGET = "_unclaimed"
 SHORT_WAIT_SECONDS = 2.0
 """Waits up to this long are waited for in place; a message for them would come later than they end."""
 LONGEST_RETRY_SECONDS = 60.0
+KEEP_TRYING = timedelta(minutes=10)
+"""For so long after a release went live the sweep, too, sees to it that the registry keeps its image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,9 @@ class Pipeline:
                 if isinstance(step, plan.Gate):
                     with suppress(ShipmateError):  # the sweep removes what stays
                         self._remove_gate_pods(target)
+                if isinstance(step, plan.Verify):
+                    with suppress(ShipmateError):  # the sweep tries again
+                        self._keep_images(target)
 
     def target(self, name: str) -> Target:
         """Return a target by its name; raise NotFound with the names there are."""
@@ -276,7 +282,7 @@ class Pipeline:
         repaired: dict[str, int] = {}
         troubles: list[ShipmateError] = []
         for name, target in self.targets.items():
-            for part in (self._wake, self._repair, self._remove_gate_pods):
+            for part in (self._wake, self._repair, self._remove_gate_pods, self._keep_images):
                 try:
                     repaired[name] = repaired.get(name, 0) + part(target)
                 except ShipmateError as error:
@@ -312,6 +318,18 @@ class Pipeline:
         )  # before the ledger: none is then too new
         state = self.ledgers.read(target.name).state
         remove_finished_gate_pods(pods, target, state, self.context.cluster)
+        return 0
+
+    def _keep_images(self, target: Target) -> int:
+        """Have the registry keep what is live and what one may go back to, for a while after a release went live."""
+        locks = self.context.locks
+        if locks is None:
+            return 0
+        state = self.ledgers.read(target.name).state
+        live = state.serving
+        if live is not None and self.context.clock.now() - live.moved_at < KEEP_TRYING:
+            wanted = retention(state)
+            locks.lock(target.release.repository, wanted.keep, wanted.let_go)
         return 0
 
     def _tag_now(self, target: Target, state: State) -> ImagePushed | None:

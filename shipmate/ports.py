@@ -5,7 +5,7 @@ The real sides are in `shipmate.edge`, in-memory ones in `tests.fakes`.
 Errors are those of `shipmate.errors`; an implementation raises nothing else on purpose.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -230,6 +230,17 @@ class Registry(Protocol):
         """Store a blob of any size while it is read; goes on at the registry's offset when the connection breaks.
 
         Whatever `content` raises cancels the upload and is raised on.
+        """
+        ...
+
+
+class ImageLocks(Protocol):
+    """Images that the registry's clean-up, and people, must leave alone. Only Azure's registry has such locks."""
+
+    def lock(self, repository: str, keep: Collection[Digest], let_go: Collection[Digest]) -> None:
+        """Lock those images to keep that are there, and unlock those to let go; repeating it is harmless.
+
+        Raises NotAllowed and Retryable.
         """
         ...
 

@@ -22,6 +22,8 @@ from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
 from shipmate.edge.registry import Registry
+from shipmate.edge.registry_auth import AZURE_REGISTRIES
+from shipmate.edge.registry_locks import AzureImageLocks
 from shipmate.pipeline import Pipeline
 from shipmate.settings import Settings, read_settings, read_targets
 from shipmate.stages.context import Context
@@ -79,6 +81,7 @@ def compose(settings: Settings) -> Pipeline:
             door=Door(),
             clock=SystemClock(),
             worker="",
+            locks=AzureImageLocks(settings.registry) if host.endswith(AZURE_REGISTRIES) else None,
         ),
         stalled_seconds=settings.stalled_seconds,
     )

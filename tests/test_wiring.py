@@ -16,6 +16,7 @@ from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
 from shipmate.edge.registry import Registry
+from shipmate.edge.registry_locks import AzureImageLocks
 from shipmate.errors import Invalid
 from shipmate.settings import read_settings
 from shipmate.wiring import compose
@@ -85,6 +86,7 @@ def test_a_pipeline_is_composed_without_asking_anybody(
     assert isinstance(context.door, Door)
     assert isinstance(context.clock, SystemClock)
     assert (context.registry.name, context.cluster.registry) == (registry, registry)
+    assert isinstance(context.locks, AzureImageLocks) is registry.endswith(".azurecr.io")
     context.cluster.close()
     context.registry.close()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypedDict
 
-from shipmate.ports import Clock, Cluster, Door, Models, Registry
+from shipmate.ports import Clock, Cluster, Door, ImageLocks, Models, Registry
 
 
 class Stamp(TypedDict):
@@ -32,6 +32,8 @@ class Context:
     worker: str
     progress: Callable[[str], None] = _nobody_listens
     """Called by a stage that takes long with words on how far it came; may raise Conflict, which ends the stage."""
+    locks: ImageLocks | None = None
+    """None where the registry has no such thing: then nothing keeps its clean-up from an image that may be needed."""
 
     def stamp(self) -> Stamp:
         """Return the fields of a new entry: an id of its own, now, and this worker."""

@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from azure.eventgrid import SystemEventNames
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shipmate.core.events import (
+    BLOB_CREATED,
     COMPLETE_BLOB_APIS,
+    IMAGE_PUSHED,
     Ignored,
     ImagePushed,
     ModelPublished,
@@ -398,3 +401,8 @@ def test_no_spoilt_event_raises_anything_but_invalid(
 @given(st.builds(RawEvent, texts, texts | likely, texts, texts | likely, st.just(NOON), jsons))
 def test_no_raw_event_raises(raw: RawEvent) -> None:
     parse_event(raw)
+
+
+def test_what_starts_a_release_is_called_as_azure_calls_it() -> None:
+    assert SystemEventNames.StorageBlobCreatedEventName == BLOB_CREATED
+    assert SystemEventNames.ContainerRegistryImagePushedEventName == IMAGE_PUSHED

@@ -2,6 +2,7 @@
 
 import abc
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,12 +40,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def _serving(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     server = _Server(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -84,7 +87,9 @@ class _Handler(BaseHTTPRequestHandler, abc.ABC):
 
 
 @contextmanager
-def answering(answer: Callable[[Seen], Answer]) -> Iterator[tuple[str, list[Seen]]]:
+def answering(
+    answer: Callable[[Seen], Answer], *, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[Seen]]]:
     """Serve what a function answers; yield the address and the list of requests."""
     requests: list[Seen] = []
 
@@ -95,7 +100,7 @@ def answering(answer: Callable[[Seen], Answer]) -> Iterator[tuple[str, list[Seen
             requests.append(seen)
             self.reply(answer(seen))
 
-    with _serving(Handler) as url:
+    with _serving(Handler, tls) as url:
         yield url, requests
 
 

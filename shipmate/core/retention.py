@@ -1,0 +1,32 @@
+"""Which release images must stay in the registry, whatever its clean-up thinks of them.
+
+Pure: `shipmate.pipeline` asks after a release went live, where the registry can be told (`shipmate.ports.ImageLocks`).
+"""
+
+import msgspec
+
+from shipmate.core.ledger import State
+from shipmate.core.refs import Digest
+
+KEPT_RELEASES = 5
+"""How many of those that were live before can be gone back to for certain."""
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """Images of one release repository: those to keep, and those of earlier releases that may go."""
+
+    keep: frozenset[Digest]
+    let_go: frozenset[Digest]
+
+
+def retention(state: State) -> Retention:
+    """Return what to keep: the live release's image and those of the last that were live before it.
+
+    Several releases may share an image (a rollback brings one back), which counts once. What never was live is neither
+    kept nor let go: it was never locked.
+    """
+    was_live = [state.release(number).image for number in reversed(state.verified)]
+    ranked = dict.fromkeys(image for image in was_live if image is not None)  # newest first, each once
+    keep = frozenset(list(ranked)[: KEPT_RELEASES + 1])
+    old = {release.image for release in state.releases if release.was_live and release.image is not None}
+    return Retention(keep, frozenset(old) - keep)

@@ -1,0 +1,100 @@
+"""Release images that the registry must keep: those that users are answered by, and those one may go back to."""
+
+import dataclasses
+from collections.abc import Collection
+from datetime import timedelta
+
+import pytest
+
+from shipmate.core.refs import Digest
+from shipmate.core.retention import KEPT_RELEASES, retention
+from shipmate.errors import NotAllowed
+from shipmate.pipeline import Pipeline
+from tests.fakes.histories import Story
+from tests.world import World
+
+
+class Locks:
+    """Image locks in memory, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.locked: dict[str, set[Digest]] = {}
+        self.asked = 0
+        self.refused = False
+
+    def lock(self, repository: str, keep: Collection[Digest], let_go: Collection[Digest]) -> None:
+        self.asked += 1
+        if self.refused:
+            raise NotAllowed("no right to it")
+        assert not set(keep) & set(let_go)
+        self.locked[repository] = (self.locked.get(repository, set()) | set(keep)) - set(let_go)
+
+
+class Keeping(World):
+    """A world whose registry has locks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.locks = Locks()
+
+    def pipeline(self, worker: str = "worker-1") -> Pipeline:
+        plain = super().pipeline(worker)
+        return dataclasses.replace(plain, context=dataclasses.replace(plain.context, locks=self.locks))
+
+    def release(self, version: str) -> Digest:
+        """Publish a model, and return the image of its release."""
+        self.pipeline().intake(self.publish_model(version))
+        self.run()
+        image = self.state.releases[-1].image
+        assert image is not None
+        return image
+
+
+@pytest.fixture
+def world() -> Keeping:
+    world = Keeping()
+    world.pipeline().intake(world.push_app("2.3.0"))
+    return world
+
+
+def test_what_goes_live_is_kept_with_those_before_it(world: Keeping) -> None:
+    images = [world.release(f"1.{number}") for number in range(KEPT_RELEASES + 3)]
+    assert world.locks.locked == {"vision": set(images[-KEPT_RELEASES - 1 :])}
+
+
+def test_what_is_rejected_is_not_kept(world: Keeping) -> None:
+    live = world.release("1.0")
+    world.answers["1.1"] = ("honeycomb", 0.1)
+    world.pipeline().intake(world.publish_model("1.1", says="honeycomb", confidence=0.1))
+    world.run()
+    assert world.state.releases[-1].phase == "rejected"
+    assert world.locks.locked == {"vision": {live}}
+
+
+def test_a_lock_that_failed_keeps_no_release_from_users_and_is_tried_again_for_a_while(world: Keeping) -> None:
+    world.locks.refused = True
+    live = world.release("1.0")
+    assert world.state.releases[-1].phase == "live"
+    with pytest.raises(NotAllowed, match="no right to it"):
+        world.pipeline().sweep()
+    world.locks.refused = False
+    world.pipeline().sweep()
+    assert world.locks.locked == {"vision": {live}}
+    asked = world.locks.asked
+    world.clock.advance_to(world.clock.now() + timedelta(hours=1))
+    world.pipeline().sweep()
+    assert world.locks.asked == asked, "the registry is not asked every minute for ever"
+
+
+def test_an_image_that_came_back_counts_once_and_as_the_newest() -> None:
+    story = Story().ship_first()
+    for number in range(2, KEPT_RELEASES + 3):
+        story = story.app(f"A{number}").ship(f"A{number}", "M1")
+    oldest, *others = [release.image for release in story.state.releases]
+    assert retention(story.state).let_go == {oldest}
+    back = story.roll_back(2, None)
+    assert retention(back.state).keep == {image for image in others if image is not None}
+
+
+def test_nothing_is_kept_before_the_first_release() -> None:
+    assert retention(Story().state) == retention(Story().app("A1").model("M1").plan("A1", "M1").build().state)
