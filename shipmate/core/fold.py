@@ -104,11 +104,17 @@ def _resolved(state: State, entry: Resolved) -> State:
     else:
         models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
         state = replace(state, models=tuple(models[-HALVES_KEPT:]))
-    if half not in (state.apps[-1:] + state.models[-1:]):
+    if not _is_head(state, half):
         return state  # an older model that came late: the head stays where it is
     return replace(
         state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
     )
+
+
+def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
+    """Whether a half is the newest of its kind that may ship."""
+    alike = state.apps if isinstance(half, AppHalf) else state.models
+    return half == next((known for known in reversed(alike) if known.digest not in state.quarantine), None)
 
 
 def _published(half: ModelHalf) -> tuple[datetime, str]:

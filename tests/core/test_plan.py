@@ -582,6 +582,20 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().app("A3").supersede().wait(2),
         "plan A3+M1: app by shipmate",
     ),
+    "what is parked makes way for a newer model, although a quarantined one is newer still": (
+        lambda s: (
+            (s.ship_first().wait(60).model("M4", uploaded_at=s.now + timedelta(60)).plan("A1", "M4").build())
+            .reject(digest("M4"))
+            .hold()
+            .model("M2")
+            .plan("A1", "M2")
+            .build()
+            .gate()
+            .park()
+            .model("M3")
+        ),
+        "supersede r-3: a newer pair was published",
+    ),
     "what is parked stays when a misfit comes": (
         lambda s: (
             s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().model("M2", "2")

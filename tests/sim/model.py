@@ -149,10 +149,11 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
 def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
     """Return each half once, as it was resolved last, in the order of that, without those withdrawn since."""
     found = []
-    for index, entry in enumerate(entries):
+    telling = [entry for entry in entries if isinstance(entry, Resolved | Rejected)]
+    for index, entry in enumerate(telling):
         if not isinstance(entry, Resolved):
             continue
-        digest, later = entry.half.digest, entries[index + 1 :]
+        digest, later = entry.half.digest, telling[index + 1 :]
         is_resolved_again = any(isinstance(e, Resolved) and e.half.digest == digest for e in later)
         is_withdrawn = any(isinstance(e, Rejected) and e.withdrawn == digest for e in later)
         if not is_resolved_again and not is_withdrawn:
@@ -172,13 +173,14 @@ def models(entries: Entries) -> tuple[ModelHalf, ...]:
 
 
 def _new_heads(entries: Entries) -> list[tuple[int, Resolved]]:
-    """Return the entries, with their places, that brought the newest app or the newest model there was by then."""
+    """Return the entries, with their places, that brought the newest app or model that might ship by then."""
     found = []
     for index, entry in enumerate(entries):
         if isinstance(entry, Resolved):
             until_then = entries[: index + 1]
+            barred = quarantine(until_then)
             known = apps(until_then) if isinstance(entry.half, AppHalf) else models(until_then)
-            if known[-1] == entry.half:
+            if [half for half in known if half.digest not in barred][-1:] == [entry.half]:
                 found.append((index, entry))
     return found
 
