@@ -40,7 +40,7 @@ from shipmate.core.ledger import (
 )
 from shipmate.core.refs import Pair
 from tests.sim import model
-from tests.sim.history import History, Patch, TargetRun
+from tests.sim.history import Half, History, Patch, TargetRun
 
 UNDER_WAY = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT})
 ENDED = frozenset({Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK, Phase.RETIRED, Phase.LIVE})
@@ -179,6 +179,8 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
     if not apps or not models:
         return
     barred = model.quarantine(seen.entries)
+    if _held_request(seen):
+        return
     waits = [entry for _, entry in seen.each(Waiting)]
     for kind, half in (("app", apps[-1]), ("model", models[-1])):
         own = [n for n, (_, planned) in seen.planned.items() if getattr(planned.pair, kind) == half.digest]
@@ -191,6 +193,12 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
         )
         if not is_explained:
             yield f"the {kind} {half.version} is the newest and came to no end: {sorted(phases)}"
+
+
+def _held_request(seen: Seen) -> bool:
+    """Whether a person's wish, which goes first, waits for a resume."""
+    held = [number for number, phase in seen.phases.items() if phase is Phase.HELD]
+    return any(seen.planned[number][1].trigger == "request" for number in held)
 
 
 def _may_be_stuck(seen: Seen) -> bool:
@@ -329,7 +337,7 @@ def live_never_moves_back(seen: Seen) -> Iterator[str]:
 def _grew_older(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
     """Compare what a release brings with what was live, and what the cluster ran, when it was planned."""
     place, planned = seen.planned[number]
-    until, now = seen.entries[:place], seen.instant(planned)
+    until = seen.entries[:place]
     running = [each for _, earlier, each in seen.moves if earlier.entries <= place and each < number]
     serving, barred = model.live(until), model.quarantine(seen.entries[: patch.entries])
     for before in {serving, *running[-1:]} & seen.planned.keys():
@@ -337,9 +345,24 @@ def _grew_older(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
         is_bad = before != serving and model.phase(until, before) in (Phase.FAILED, Phase.SUPERSEDED)
         for kind, published in (("app", seen.run.truth.apps), ("model", seen.run.truth.models)):
             old, new = getattr(pair, kind), getattr(planned.pair, kind)
-            order = {half.digest: place for place, half in enumerate(published) if half.at <= now}  # the last counts
+            told = [half for half in published if _was_told(seen, half, place)]
+            order = {half.digest: index for index, half in enumerate(told)}  # what was published again is newer
             if order.get(new, -1) < order.get(old, -1) and not is_bad and old not in barred:
                 yield f"r-{number} was patched in with an older {kind} than r-{before} had"
+
+
+def _was_told(seen: Seen, half: Half, place: int) -> bool:
+    """Whether the ledger knew of a publication by then: from its own event, or because the timer looked."""
+    for index, entry in seen.each(Received):
+        event = entry.event
+        if index >= place:
+            return False
+        if event.occurred_at == half.at:
+            return True
+        by_its_tag = isinstance(event, ImagePushed) and entry.repaired and event.digest == half.digest
+        if by_its_tag and seen.instant(entry) >= half.at:
+            return True
+    return False
 
 
 # -- 4: nothing ships that must not --------------------------------------------------------------------------------
@@ -532,9 +555,8 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
             for number, (_, planned) in seen.planned.items()
             if planned.pair == pair and seen.phases[number] is not Phase.SUPERSEDED
         ]
-        held = [number for number, phase in seen.phases.items() if phase is Phase.HELD]
-        if any(seen.planned[number][0] > published for number in held):
-            return  # a person's wish goes first
+        if _held_request(seen):
+            return
         if not tried:
             complaints.append(f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released")
         elif seen.planned[tried[-1]][0] < published and seen.phases[tried[-1]] is not Phase.HELD:
