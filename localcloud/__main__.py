@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from localcloud import debian
+from localcloud import debian, images
 from localcloud import setup as ensure
 from localcloud.access import AccessError
 from localcloud.cloud import LocalCloud
@@ -32,6 +32,7 @@ SETUP: Mapping[str, Callable[[], object]] = {
     "registry": ensure.ensure_registry,
     "crane": ensure.ensure_crane,
     "azurite": ensure.ensure_azurite,
+    "images": images.ensure_inputs,
 }
 
 
@@ -42,7 +43,7 @@ class Verbs(click.Group):
         """Run the verb."""
         try:
             return super().invoke(ctx)
-        except (StartError, SetupError, AccessError, RelayError, ShipmateError) as error:
+        except (StartError, SetupError, AccessError, RelayError, ShipmateError, images.ImageError) as error:
             say("failed", str(error))
             ctx.exit(1)
 

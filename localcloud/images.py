@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 
 from localcloud.config import cache_root
+from localcloud.talk import say
 
 TREE = Path(__file__).resolve().parent.parent
 BASE_VERSION = "4"
@@ -52,6 +53,15 @@ class ImageError(Exception):
     """An image could not be made or pushed; the message has the program's own last words."""
 
 
+def ensure_inputs() -> None:
+    """Make what every build of the app image starts from, if it is not there: the base image and the app's wheels.
+
+    Raises ImageError.
+    """
+    ensure_base()
+    ensure_wheels()
+
+
 def ensure_base() -> str:
     """Return the name of the base image in buildah's store, making it if it is not there (about 30 s, needs root).
 
@@ -63,6 +73,7 @@ def ensure_base() -> str:
             return name
         rootfs = cache_root() / f"base-{BASE_VERSION}" / "rootfs.tar"
         if not rootfs.exists():
+            say("doing", "making the base image, Debian with Python: about 30 s the first time")
             rootfs.parent.mkdir(parents=True, exist_ok=True)
             _bootstrap(rootfs)
         with tempfile.TemporaryDirectory() as context:
@@ -144,6 +155,7 @@ def ensure_wheels() -> Path:
     folder = cache_root() / f"wheels-{key}"
     with _alone("wheels"):
         if not folder.exists():
+            say("doing", "downloading the app's packages from PyPI: about 20 s the first time")
             part = folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(part)]

@@ -66,8 +66,7 @@ def _run(screen: Screen, local: LocalCloud) -> None:
     setup.ensure_azurite()
     if not foreign:
         setup.ensure_kubernetes()
-    images.ensure_base()
-    images.ensure_wheels()
+    images.ensure_inputs()
     node = _try_out(screen, local) if foreign else None
     screen.step("starting the local cloud")
     local.stop()  # what an earlier run left goes on from its ledger, with the code as it is now
