@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from shipmate.core import plan
 from shipmate.core.fence import adopt_patch, raise_fence_patch
-from shipmate.core.history import ReleaseHistory, release_history
+from shipmate.core.history import ReleaseHistory, begins_at, release_history
 from shipmate.core.ledger import (
     AnyEntry,
     AppHalf,
@@ -337,7 +337,7 @@ class Commands:
         """Return all that is on record about a release. Raises NotFound."""
         self.pipeline.target(name)
         found = _release(self.pipeline.ledgers.read(name).state, release)
-        return release_history(found, self.pipeline.ledgers.history(name))
+        return release_history(found, self.pipeline.ledgers.history(name, begins_at(found)))
 
     def request(self, name: str, request: str) -> Answer:
         """Return what became of a command. Raises NotFound."""

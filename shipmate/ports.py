@@ -44,8 +44,8 @@ class Ledgers(Protocol):
         """
         ...
 
-    def history(self, target: str) -> Iterator[AnyEntry]:
-        """Yield every entry from the first. Raises Retryable."""
+    def history(self, target: str, since: datetime | None = None) -> Iterator[AnyEntry]:
+        """Yield every entry from the first; with `since`, perhaps without some written before. Raises Retryable."""
         ...
 
 

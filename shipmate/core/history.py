@@ -4,7 +4,7 @@ Pure; for the HTTP API and everything that shows a release to people.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -59,6 +59,15 @@ _STAGE: dict[type, tuple[str, str]] = {
 }
 
 
+def begins_at(release: Release) -> datetime:
+    """Return an instant before everything on record about a release, and before the event that made it came in.
+
+    The later of its halves came in after both were published; the hour is for clocks that differ.
+    """
+    known = [instant for instant in release.halves_at if instant is not None]
+    return min([release.planned_at, *([max(known)] if known else [])]) - timedelta(hours=1)
+
+
 def release_history(release: Release, entries: Iterable[AnyEntry]) -> ReleaseHistory:
     """Return what the entries of a target's ledger, oldest first, say about one release."""
     received: dict[str, Received] = {}
@@ -85,6 +94,8 @@ def release_history(release: Release, entries: Iterable[AnyEntry]) -> ReleaseHis
         if record is not None:
             stages.append(record)
             last = entry.at
+        if isinstance(entry, Live | Rejected | Failed | Superseded):
+            break  # nothing about it follows: the rest need not be read
     live = next((stage.ended_at for stage in stages if stage.outcome == "live"), None)
     occurred = published.event.occurred_at if published is not None else None
     seconds = (live - occurred).total_seconds() if live is not None and occurred is not None else None

@@ -10,6 +10,7 @@ Sources: Append Block, `x-ms-blob-condition-appendpos` (learn.microsoft.com/rest
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 import msgspec
 from azure.core import MatchConditions
@@ -82,10 +83,13 @@ class LedgerStore:
             return reading
         return self.read(target)
 
-    def history(self, target: str) -> Iterator[AnyEntry]:
-        """Yield every entry from the first. Raises Retryable, NotAllowed."""
+    def history(self, target: str, since: datetime | None = None) -> Iterator[AnyEntry]:
+        """Yield every entry from the first. Raises Retryable, NotAllowed.
+
+        With `since`, segments that were full by then are left out: what was written at that instant or later is there.
+        """
         try:
-            for name in self._segments(target):
+            for name in self._segments(target, since):
                 for line in self._container.download_blob(name).readall().splitlines():
                     if msgspec.json.decode(line, type=_Kind).kind not in ("snapshot", "sealed"):
                         yield decode(line)
@@ -102,10 +106,17 @@ class LedgerStore:
                 return Reading(State(), segment)
         return Reading(State())
 
-    def _segments(self, target: str) -> list[str]:
-        """Return the names of the target's blobs, oldest first; none while there is no container either."""
+    def _segments(self, target: str, since: datetime | None = None) -> list[str]:
+        """Return the names of the target's blobs, oldest first; none while there is no container either.
+
+        With `since`, they begin with the last that was made before that instant, by the storage's clock.
+        """
         try:
-            return sorted(self._container.list_blob_names(name_starts_with=f"{target}/"))
+            if since is None:
+                return sorted(self._container.list_blob_names(name_starts_with=f"{target}/"))
+            made = {blob.name: blob.creation_time for blob in self._container.list_blobs(f"{target}/")}
+            before = [name for name, instant in made.items() if instant <= since]
+            return sorted(name for name in made if name >= max(before, default=""))
         except ResourceNotFoundError as error:
             if _is_without_container(error):
                 return []

@@ -110,6 +110,7 @@ def test_a_whole_history_is_read_as_it_was_written(bench: Bench) -> None:
     assert reading.state == story.state
     assert list(ledgers.history("vision")) == story.entries
     assert list(bench.open().history("vision")) == story.entries
+    assert list(ledgers.history("vision", NOON)) == story.entries  # written later, by the storage's clock
 
 
 def test_several_entries_are_written_at_once(bench: Bench) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shipmate.core.history import ReleaseHistory, release_history
+from shipmate.core.history import ReleaseHistory, begins_at, release_history
 from shipmate.core.ledger import CostSheet
 from tests.fakes.histories import NOON, PASSED, Story, digest, model_half, pair, published
 
@@ -131,3 +131,22 @@ def test_other_releases_are_left_out() -> None:
         ("gate", "rejected"),
     ]
     assert len(told(story, 1).stages) == 6
+
+
+def test_a_history_is_read_no_further_than_the_end_of_its_release() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").app("A3")
+    left = iter(story.entries)
+    assert release_history(story.state.release(2), left) == told(story, 2)
+    assert [entry.kind_name for entry in left] == ["received", "resolved"]
+
+
+def test_a_history_begins_before_the_later_half_was_published() -> None:
+    story = Story().app("A1").wait(7200).model("M1").wait(3600).plan("A1", "M1")
+    assert begins_at(story.newest) == NOON + timedelta(seconds=7201) - timedelta(hours=1)
+
+
+def test_a_history_begins_before_its_plan_though_a_publishers_clock_is_ahead() -> None:
+    story = Story().app("A1").model("M1", uploaded_at=NOON + timedelta(days=1)).plan("A1", "M1")
+    assert begins_at(story.newest) == story.newest.planned_at - timedelta(hours=1)
+    unknown = Story().plan("A1", "M1").newest
+    assert begins_at(unknown) == unknown.planned_at - timedelta(hours=1)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
@@ -108,6 +110,34 @@ def test_a_fresh_store_reads_the_last_segment_only(storage: Storage) -> None:
     assert storage.store().read("vision").state.seen.keys() == set("abcde")
     read = [line for line in storage.front.requests if ".jsonl" in line]
     assert all("00000002.jsonl" in line for line in read)
+
+
+@pytest.mark.parametrize(
+    ("since", "found", "segments"),
+    [
+        pytest.param(NOON - timedelta(days=3650), "abcde", ["0", "1", "2"], id="before all"),
+        pytest.param(NOON + timedelta(days=36500), "e", ["2"], id="after all: the last segment may still grow"),
+    ],
+)
+def test_a_history_since_an_instant_leaves_out_what_was_full_by_then(
+    storage: Storage, since: datetime, found: str, segments: list[str]
+) -> None:
+    write(storage.store(), *"abcde")
+    storage.front.requests.clear()
+    assert "".join(written.id.removeprefix("id-") for written in storage.store().history("vision", since)) == found
+    read = [line for line in storage.front.requests if ".jsonl" in line]
+    assert [line.partition(".jsonl")[0][-1] for line in read] == segments
+
+
+def test_a_history_since_an_instant_has_the_segment_of_that_instant(storage: Storage) -> None:
+    write(storage.store(), *"ab")
+    sleep(1.1)  # the storage tells seconds
+    instant = datetime.now(UTC)
+    sleep(1.1)
+    write(storage.store(), *"cde")
+    assert [written.id for written in storage.store().history("vision", instant)] == [f"id-{name}" for name in "abcde"]
+    sleep(1.1)
+    assert [written.id for written in storage.store().history("vision", datetime.now(UTC))] == ["id-e"]
 
 
 def test_a_store_that_read_before_reads_on_from_there(storage: Storage) -> None:

@@ -62,7 +62,7 @@ class FakeLedgers:
             raise Ambiguous(f"writing to the ledger of {target} may or may not have worked: the reply was lost")
         return self.read(target)
 
-    def history(self, target: str) -> Iterator[AnyEntry]:
+    def history(self, target: str, since: datetime | None = None) -> Iterator[AnyEntry]:
         self._check_there(target)
         yield from map(decode, list(self._lines.get(target, ())))
 

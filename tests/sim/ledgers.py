@@ -6,6 +6,7 @@ fraction of the seeds, with segments so short that they are sealed all the time.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from azure.core.exceptions import (
@@ -60,7 +61,7 @@ class FastLedgers:
             known.append(Reading(state, 0, len(written), len(written)))
         return known[-1]
 
-    def history(self, target: str) -> Iterator[AnyEntry]:
+    def history(self, target: str, since: datetime | None = None) -> Iterator[AnyEntry]:
         self._known(target)
         yield from list(self._entries[target])
 
