@@ -16,7 +16,7 @@ test: environment ## Set up what the tests need and run all of them
 	@$(PY) -m localcloud setup && $(PYTEST)
 
 test-unit: environment ## Run the tests that need no server, in less than 30 s
-	@$(PYTEST) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e)'
+	@$(PYTEST) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e or sim)'
 
 check: environment ## Check format, lint, types and layers
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(dir $(PY))lint-imports

@@ -18,6 +18,8 @@ from localcloud.config import Cloud, state_root
 
 ON_THE_CLUSTER = "cluster"
 """The group of all tests that use the one Kubernetes of the machine."""
+SIMULATOR = Path(__file__).parent / "sim"
+"""Where tests search simulated histories, in processes of their own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,10 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A conftest.py further down was asked before, and xdist, which reads the groups, is asked after.
     """
     for item in items:
-        uses_cluster = any(item.get_closest_marker(name) for name in ("cluster", "e2e"))
-        group = ON_THE_CLUSTER if uses_cluster else str(item.path.relative_to(item.config.rootpath))
-        item.add_marker(pytest.mark.xdist_group(group))
+        if SIMULATOR in item.path.parents:
+            item.add_marker(pytest.mark.sim)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") != pytest.mark.xdist_group(ON_THE_CLUSTER).mark)
+
+
+def _group(item: pytest.Item) -> str:
+    if any(item.get_closest_marker(name) for name in ("cluster", "e2e")):
+        return ON_THE_CLUSTER
+    return "sim" if item.get_closest_marker("sim") else str(item.path.relative_to(item.config.rootpath))
 
 
 @pytest.fixture(scope="session")
