@@ -185,22 +185,16 @@ class LocalCloud:
         return controller_kubeconfig(found.kubeconfig, namespaces[0], out, context=found.context, also=namespaces[1:])
 
     def _subscribe(self, targets: Sequence[Target]) -> None:
-        """Have the relay deliver to the Function App what it needs: what completes a model, and pushes.
-
-        The other files of a model are filtered out where the targets of a container agree on the one that completes it.
-        """
-        markers: dict[str, set[str]] = {}
-        for target in targets:
-            markers.setdefault(target.model.container, set()).add(target.model.marker)
+        """Have the relay deliver to the Function App what it needs: what completes a model, and pushes."""
         with RelayClient(self.cloud.eventgrid_url) as relay:
-            for container, names in markers.items():
+            for container, ending in completing_blobs(targets).items():
                 relay.subscribe(
                     f"model-published-{container}",
                     topic="storage",
                     endpoint=webhook_url(self.cloud.functions_url, "model_published", self.keys),
                     event_types=[BLOB_CREATED],
                     subject_begins_with=f"/blobServices/default/containers/{container}/",
-                    subject_ends_with=f"/{names.pop()}" if len(names) == 1 else "",
+                    subject_ends_with=ending,
                     api_in=sorted(COMPLETE_BLOB_APIS),
                     dead_letter_container=DEADLETTERS,
                 )
@@ -246,6 +240,17 @@ class LocalCloud:
         """Return the programs in the order they start."""
         host = functions_host(self.cloud, ROOT, {})
         return storage.program(self.cloud), registry.program(self.cloud), eventgrid.program(self.cloud), host
+
+
+def completing_blobs(targets: Iterable[Target]) -> dict[str, str]:
+    """Return for each container the end of the names of blobs that complete a model, empty where targets disagree.
+
+    The other files of a model start nothing: with this filter on a subscription they are not even told.
+    """
+    markers: dict[str, set[str]] = {}
+    for target in targets:
+        markers.setdefault(target.model.container, set()).add(target.model.marker)
+    return {container: f"/{names.pop()}" if len(names) == 1 else "" for container, names in markers.items()}
 
 
 def _each_once(names: Iterable[str]) -> tuple[str, ...]:
