@@ -45,10 +45,11 @@ ADDRESS_WITHIN_SECONDS = 60.0
 _PULL_FAULTS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable"})
 
 
-def look(cluster: TargetCluster) -> None:
-    """Ask whether the cluster answers, is new enough, has nodes for our image, and lets us do what the demo does.
+def look(cluster: TargetCluster, namespace: str) -> None:
+    """Ask whether the cluster answers, is new enough, lets us do what the demo does, and has nodes for our image.
 
-    Raises StartError with all that is missing.
+    The demo's target is to live in `namespace`, which must not be there or be of an earlier demo. Raises StartError
+    with what is missing.
     """
     told = json.loads(cluster.run("version", "--output=json", "--request-timeout=10s"))["serverVersion"]
     version = int(told["major"]), int("".join(digit for digit in told["minor"] if digit.isdigit()))
@@ -57,11 +58,17 @@ def look(cluster: TargetCluster) -> None:
             f"context {cluster.context} is Kubernetes {version[0]}.{version[1]}; Shipmate needs "
             f"{OLDEST[0]}.{OLDEST[1]} or newer, whose admission policies keep releases in order"
         )
-    missing = _missing_rights(cluster)
+    missing = _missing_rights(cluster, namespace)
     if missing:
         raise StartError(
             f"context {cluster.context} may not: {'; '.join(missing)}. The demo needs that once, to set up what "
             "targets run on: use a context that may (cluster-admin does). Nothing was changed"
+        )
+    there = cluster.run("get", "namespace", namespace, "--ignore-not-found", "--output=name")
+    if there and not cluster.run("get", "role", "shipmate", "-n", namespace, "--ignore-not-found", "--output=name"):
+        raise StartError(
+            f"context {cluster.context} has a namespace {namespace!r} that no demo made: the demo would put its own "
+            f"Deployment there. Use another cluster, or if nobody needs it: kubectl delete namespace {namespace}"
         )
     ours = ARCHITECTURES[platform.machine()]
     others = {f"{name} is {kind}" for name, kind, _ in _nodes(cluster) if kind != ours}
@@ -96,10 +103,10 @@ def try_out(cluster: TargetCluster, image: str) -> str | None:
     )
 
 
-def _missing_rights(cluster: TargetCluster) -> list[str]:
+def _missing_rights(cluster: TargetCluster, namespace: str) -> list[str]:
     def missing(right: tuple[str, str]) -> str | None:
         verb, resource = right
-        said = cluster.run("auth", "can-i", verb, resource, "--namespace=vision", may_fail=True)
+        said = cluster.run("auth", "can-i", verb, resource, f"--namespace={namespace}", may_fail=True)
         return None if said.strip() == "yes" else f"{verb} {resource.partition('.')[0]}"
 
     with ThreadPoolExecutor(4) as pool:

@@ -58,7 +58,7 @@ def _run(screen: Screen, local: LocalCloud) -> None:
     foreign = local.context is not None
     if foreign:
         screen.step(f"looking at the cluster of context {local.context}: nothing is changed yet")
-        preflight.look(local.target_cluster())
+        preflight.look(local.target_cluster(), NAMESPACE)
         screen.done("it answers, is new enough, and may be used")
     screen.step("setting up: what is missing is installed and built once, and kept outside the tree")
     debian.ensure_packages(debian.FOR_IMAGES if foreign else debian.DEBIAN_PACKAGES)

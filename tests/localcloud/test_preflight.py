@@ -121,8 +121,8 @@ def pods(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_cluster_that_is_fit(cluster: Told, tmp_path: Path) -> None:
-    theirs = cluster(get_pods=pods(PULLED))
-    preflight.look(theirs)
+    theirs = cluster(get_pods=pods(PULLED), get_namespace="namespace/vision", get_role="role/shipmate")
+    preflight.look(theirs, "vision")
     assert preflight.try_out(theirs, "registry.test/x@sha256:1") is None
     *_, last = (tmp_path / "asked").read_text().splitlines()
     assert last.startswith("delete namespace shipmate-preflight-")
@@ -145,13 +145,17 @@ def test_a_cluster_that_is_fit(cluster: Told, tmp_path: Path) -> None:
             {"get_nodes": node(status={"nodeInfo": {"architecture": "s390x"}})},
             "pods may come to other nodes: node-1 is s390x. Cordon them for the demo",
         ),
+        (
+            {"get_namespace": "namespace/vision"},
+            "context theirs has a namespace 'vision' that no demo made: the demo would put its own Deployment there",
+        ),
     ],
 )
 def test_what_is_missing_is_told_before_anything_is_made(
     cluster: Told, answers: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(StartError) as told:
-        preflight.look(cluster(**answers))
+        preflight.look(cluster(**answers), "vision")
     assert words in str(told.value)
     assert not any(line.startswith(("create", "apply")) for line in (tmp_path / "asked").read_text().splitlines())
 
@@ -219,7 +223,7 @@ def left_over(local: TargetCluster) -> Iterator[None]:
 @pytest.mark.cluster
 @pytest.mark.usefixtures("left_over")
 def test_the_local_kubernetes_is_fit(local: TargetCluster, registry: Cloud) -> None:
-    preflight.look(local)
+    preflight.look(local, "vision")
     kubernetes.add_registry_mirror(registry.registry)
     name = f"{registry.registry}/preflight-{secrets.token_hex(4)}"
     digest = images.push(images.build_empty(), f"{name}:latest")
@@ -241,6 +245,6 @@ def test_the_controllers_own_account_may_not_set_up_a_demo(local: TargetCluster,
         setting = controller_kubeconfig(local.kubeconfig, namespace, tmp_path / "kubeconfig", context=local.context)
         path, _, context = setting.removeprefix("kubeconfig:").partition("#")
         with pytest.raises(StartError, match="may not: create namespaces; delete namespaces; "):
-            preflight.look(TargetCluster(local.kubectl, Path(path), context))
+            preflight.look(TargetCluster(local.kubectl, Path(path), context), namespace)
     finally:
         local.run("delete", "namespace", namespace, "--wait=false")
