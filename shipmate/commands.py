@@ -271,7 +271,7 @@ class Commands:
             target=name,
             serving=state.serving,
             active=state.active,
-            hold=f"{state.hold.author}: {state.hold.reason}" if state.hold is not None else None,
+            hold=_held_by(state.hold) if state.hold is not None else None,
             next=self._next(target, state),
             app_head=state.apps[-1].version if state.apps else None,
             model_head=state.models[-1].version if state.models else None,
@@ -532,6 +532,11 @@ def _check_live(state: State, body: _Body) -> None:
     live = state.serving.name if state.serving is not None else "nothing"
     if live != body.if_live:
         raise Conflict(f"you asked for this while {body.if_live} is live, and {live} is; look again, then decide")
+
+
+def _held_by(hold: Hold) -> str:
+    scope = "" if hold.scope == "all" else f", {hold.scope}s only"
+    return f"{hold.author}{scope}: {hold.reason}"
 
 
 def _fingerprint(verb: str, author: str, body: _Body) -> str:

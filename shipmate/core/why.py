@@ -26,6 +26,7 @@ from shipmate.core.ledger import (
     Live,
     Phase,
     Planned,
+    Progressed,
     Received,
     Refused,
     Rejected,
@@ -121,8 +122,9 @@ class _Book:
         return (entry for entry in self.entries if isinstance(entry, kind))
 
     def about(self, number: int) -> list[AnyEntry]:
-        """Return the entries about a release, oldest first."""
-        return [entry for entry in self.entries if getattr(entry, "release", None) == number]
+        """Return the entries about a release, oldest first; of signs of life only one that nothing followed yet."""
+        own = [entry for entry in self.entries if getattr(entry, "release", None) == number]
+        return [entry for entry in own if not isinstance(entry, Progressed) or entry is own[-1]]
 
     def release(self, number: int) -> Release:
         """Return a release as it stands, also one that the state has forgotten."""
@@ -265,6 +267,7 @@ def _of_release(book: _Book, key: str) -> _Finding:
         words = _UNDER_WAY[release.phase]
         if release.is_rollback and release.phase is Phase.BUILT:
             words = "needs no gate: its pair was live before; the rollout is next"
+        words += f": {release.message}" if release.message else ""
         return _told(book, release, "on its way", words, book.upcoming)
     return _PHASES[release.phase](book, release)
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from shipmate.core.gate import Change, GateReport, Row
-from shipmate.core.ledger import RELEASES_KEPT, Rejected, Resumed
+from shipmate.core.ledger import RELEASES_KEPT, Progressed, Rejected, Resumed
 from shipmate.core.why import UNDERSTOOD, Explanation, explain
 from shipmate.errors import Invalid, NotFound
 from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
@@ -180,6 +180,16 @@ def test_a_release_is_told_by_where_it_stands(story: Story, expected: tuple[str,
     assert told(story, story.newest.name) == expected
     assert why(story, story.newest.name).kind == "release"
     assert why(story, story.newest.name).release == story.newest.name
+
+
+def test_a_release_whose_stage_takes_long_says_how_far_it_is() -> None:
+    story = Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend()
+    for ready in range(2):
+        story.write(Progressed, release=1, stage="rollout", message=f"{ready} of 2 pods are ready")
+    found = why(story, "r-1")
+    assert found.verdict == "r-1 (app A1, model M1) is rolling out: 1 of 2 pods are ready"
+    assert [line.kind for line in found.entries] == ["planned", "built", "gated", "intended", "progressed"]
+    assert [line.kind for line in why(story.roll_out(), "r-1").entries][-2:] == ["intended", "rolled_out"]
 
 
 def test_a_cross_pair_that_passed_says_what_it_was_asked_for() -> None:

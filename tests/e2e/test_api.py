@@ -145,6 +145,38 @@ def test_a_hold_is_in_force_when_it_is_answered_and_a_repeat_changes_nothing(ste
     assert call(steady, "GET", "/steady").json()["hold"] is None
 
 
+def test_why_on_real_parts(steady: Target) -> None:
+    found = call(steady, "GET", "/steady/why?of=r-1").json()
+    assert (found["kind"], found["outcome"], found["release"]) == ("release", "live", "r-1")
+    assert [found["entries"][place]["kind"] for place in (0, -1)] == ["planned", "live"]
+    pair = steady.state().release(1).pair
+    for of in (pair.app, pair.model[:19], "steady-app:main", "models/steady-lite/1.0/manifest.json"):
+        found = call(steady, "GET", f"/steady/why?of={of}").json()
+        assert found["outcome"] == "live", found
+    words = detail(call(steady, "GET", "/steady/why?of=r-99"), 404)
+    assert words.startswith("nothing in the ledger of steady is called 'r-99'; understood are: a digest")
+    everywhere = call(steady, "GET", "/../why?of=r-1").json()
+    assert "steady" in [each["target"] for each in everywhere]
+
+
+def test_the_openapi_document_is_served(steady: Target) -> None:
+    reply = call(steady, "GET", "/../openapi.json")
+    assert (reply.status_code, reply.json()["openapi"]) == (200, "3.1.0")
+
+
+def test_a_key_used_for_something_else_is_refused_and_a_resume_shows_what_ships(steady: Target) -> None:
+    assert call(steady, "POST", "/steady/hold", WHO, Idempotency_Key="ana-again").status_code == 202
+    try:
+        other = call(steady, "POST", "/steady/resume", WHO, Idempotency_Key="ana-again")
+        assert detail(other, 422).startswith("the Idempotency-Key 'ana-again' was used before for another command")
+        view = call(steady, "GET", "/steady/resume").json()
+        assert (view["hold"]["author"], view["ships"]) == ("ana", None)
+        assert view["message"].startswith("nothing is ready to ship: r-1 is the newest pair")
+    finally:
+        lifted = call(steady, "POST", "/steady/resume", WHO)
+    assert lifted.json()["message"] == view["message"]
+
+
 def test_a_signed_in_name_that_anybody_can_write_is_not_the_author(steady: Target) -> None:
     headers = {"x_ms_client_principal_name": "boss@example.org"}  # App Service authentication is off here
     reply = call(steady, "POST", "/steady/hold", WHO, **headers)

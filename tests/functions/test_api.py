@@ -252,19 +252,20 @@ def test_a_target_that_is_not_held_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "words", "ships"),
+    ("scope", "words", "status", "ships"),
     [
-        ("all", "nothing new ships until somebody resumes", "2.3.0"),
-        ("model", "no new model ships until somebody resumes", "2.3.1"),
-        ("app", "no new app ships until somebody resumes", "2.3.0"),
+        ("all", "nothing new ships until somebody resumes", "ana: a look", "2.3.0"),
+        ("model", "no new model ships until somebody resumes", "ana, models only: a look", "2.3.1"),
+        ("app", "no new app ships until somebody resumes", "ana, apps only: a look", "2.3.0"),
     ],
 )
-def test_a_hold_keeps_back_what_is_in_its_scope(scope: str, words: str, ships: str) -> None:
+def test_a_hold_keeps_back_what_is_in_its_scope(scope: str, words: str, status: str, ships: str) -> None:
     world = released()
     with api(world) as client:
         reply = client.post("targets/vision/hold", {**WHO, "scope": scope})
         assert reply.json()["message"] == words
         assert client.get("targets/vision/resume").json()["hold"]["scope"] == scope
+        assert client.get("targets/vision").json()["hold"] == status
     world.pipeline().intake(world.push_app("2.3.1"))
     world.run()
     assert world.version("").app_version == ships
