@@ -113,7 +113,7 @@ def _resolved(state: State, entry: Resolved) -> State:
 
 def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
     """Whether a half is the newest of its kind that may ship."""
-    alike = state.apps if isinstance(half, AppHalf) else state.models
+    alike: tuple[AppHalf | ModelHalf, ...] = state.apps if isinstance(half, AppHalf) else state.models
     return half == next((known for known in reversed(alike) if known.digest not in state.quarantine), None)
 
 
