@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.fold import fold
@@ -80,7 +81,15 @@ class Seen:
 
     def each[E](self, kind: type[E]) -> list[tuple[int, E]]:
         """Return the entries of a kind with their places."""
-        return [(index, entry) for index, entry in enumerate(self.entries) if isinstance(entry, kind)]
+        found: list[tuple[int, Any]] = self._by_kind.get(kind, [])
+        return found
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[tuple[int, AnyEntry]]]:
+        found: dict[type, list[tuple[int, AnyEntry]]] = {}
+        for index, entry in enumerate(self.entries):
+            found.setdefault(type(entry), []).append((index, entry))
+        return found
 
     @cached_property
     def planned(self) -> dict[int, tuple[int, Planned]]:
@@ -236,17 +245,17 @@ def _one_pod_a_gate(seen: Seen) -> Iterator[str]:
 
 
 def _recorded_once(seen: Seen) -> Iterator[str]:
-    kinds = {
+    kinds: dict[str, list[Any]] = {
         "entry": [entry.id for entry in seen.entries],
-        "event": [e.event.event_id for e in seen.entries if isinstance(e, Received | IgnoredEvent)],
-        "answer to event": [e.event_id for e in seen.entries if isinstance(e, Resolved | Skipped)],
-        "request": [e.request for e in seen.entries if isinstance(e, Requested | RollbackRequested | HoldSet)],
+        "event": [e.event.event_id for e in seen.entries if isinstance(e, (Received, IgnoredEvent))],
+        "answer to event": [e.event_id for e in seen.entries if isinstance(e, (Resolved, Skipped))],
+        "request": [e.request for e in seen.entries if isinstance(e, (Requested, RollbackRequested, HoldSet))],
         "resume": [e.request for e in seen.entries if isinstance(e, Resumed)],
         "release": [e.release for e in seen.entries if isinstance(e, Planned)],
         "plan for": [e.request for e in seen.entries if isinstance(e, Planned) and e.request is not None],
-        "verdict on": [e.release for e in seen.entries if isinstance(e, Gated | Rejected)],
+        "verdict on": [e.release for e in seen.entries if isinstance(e, (Gated, Rejected))],
         "live": [e.release for e in seen.entries if isinstance(e, Live)],
-        "fence": [e.fence for e in seen.entries if isinstance(e, Intended | HoldSet)],
+        "fence": [e.fence for e in seen.entries if isinstance(e, (Intended, HoldSet))],
     }
     for what, names in kinds.items():
         for name, number in Counter(names).items():
@@ -271,9 +280,9 @@ def _one_release_an_occasion(seen: Seen) -> Iterator[str]:
     undone: dict[int, int] = {}
     for place, planned in seen.each(Planned):
         if planned.trigger == "automatic_rollback" and planned.undoes is not None:
-            earlier = undone.get(planned.undoes)
-            if earlier is not None and not _missed_its_image(seen, earlier, place):
-                yield f"r-{planned.release} undoes r-{planned.undoes}, which r-{earlier} undid"
+            first = undone.get(planned.undoes)
+            if first is not None and not _missed_its_image(seen, first, place):
+                yield f"r-{planned.release} undoes r-{planned.undoes}, which r-{first} undid"
             undone[planned.undoes] = planned.release
 
 
@@ -285,15 +294,13 @@ def _missed_its_image(seen: Seen, number: int, until: int) -> bool:
 def _one_on_its_way(seen: Seen) -> Iterator[str]:
     under_way: set[int] = set()
     for entry in seen.entries:
-        number = getattr(entry, "release", None)
-        if isinstance(entry, Planned | Intended):
+        is_cleared = isinstance(entry, Gated) and seen.planned[entry.release][1].blames is not None
+        if isinstance(entry, (Planned, Intended)):
             under_way.add(entry.release)
-        elif isinstance(entry, Rejected | Held | Live | Failed | Superseded) or (
-            isinstance(entry, Gated) and seen.planned[entry.release][1].blames is not None
-        ):
+        elif isinstance(entry, (Rejected, Held, Live, Failed, Superseded)) or is_cleared:
             under_way.discard(entry.release)
         if len(under_way) > 1:
-            yield f"r-{number} moved while {sorted(under_way)} were on their way"
+            yield f"after an entry {entry.kind_name!r}, {sorted(under_way)} were on their way"
 
 
 def _equal_effects(seen: Seen) -> Iterator[str]:
@@ -424,7 +431,7 @@ def _passed_its_gate(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
 
 def _holds(seen: Seen) -> Iterator[tuple[str, str, int, int]]:
     """Yield each hold's id and scope, its entry's place, and the place of the entry that lifted it."""
-    for place, entry in enumerate(seen.entries):
+    for place, entry in [*seen.each(HoldSet), *seen.each(Live)]:
         if isinstance(entry, HoldSet):
             held, scope = entry.id, entry.scope
         elif (
@@ -474,7 +481,7 @@ def _intended_under_a_hold(seen: Seen) -> Iterator[str]:
 def _quarantines_what_is_guilty(seen: Seen) -> Iterator[str]:
     """A verdict bars the half that differs from the live pair, by its digest, or the pair by its key."""
     for place, entry in enumerate(seen.entries):
-        if not isinstance(entry, Rejected | Failed) or not seen.is_forward(entry.release):
+        if not isinstance(entry, (Rejected, Failed)) or not seen.is_forward(entry.release):
             continue
         pair, live = seen.planned[entry.release][1].pair, _pair_of(seen, model.live(seen.entries[:place]))
         if isinstance(entry, Failed) and not entry.quarantine and entry.stage == "rollout":

@@ -75,12 +75,17 @@ def differences(entries: Entries, state: State) -> list[str]:
     return found
 
 
+def _of(entries: Entries, *kinds: type) -> list[Any]:
+    """Return the entries of some kinds."""
+    return [entry for entry in entries if type(entry) in kinds]
+
+
 # -- what came in --------------------------------------------------------------------------------------------------
 
 
 def fence(entries: Entries) -> int:
     """Return the highest fence that was handed out."""
-    return max((entry.fence for entry in entries if isinstance(entry, HoldSet | Intended)), default=0)
+    return max((entry.fence for entry in entries if isinstance(entry, (HoldSet, Intended))), default=0)
 
 
 def seen(entries: Entries) -> dict[str, datetime]:
@@ -88,7 +93,7 @@ def seen(entries: Entries) -> dict[str, datetime]:
     return {
         entry.event.event_id: entry.at
         for entry in entries
-        if isinstance(entry, Received | IgnoredEvent) and entry.at >= entries[-1].at - REMEMBERED
+        if isinstance(entry, (Received, IgnoredEvent)) and entry.at >= entries[-1].at - REMEMBERED
     }
 
 
@@ -136,7 +141,7 @@ def examined(entries: Entries) -> dict[str, str]:
 
 def publications(entries: Entries) -> tuple[Publication, ...]:
     """Return what was received and neither resolved nor skipped."""
-    done = {entry.event_id for entry in entries if isinstance(entry, Resolved | Skipped)}
+    done = {entry.event_id for entry in entries if isinstance(entry, (Resolved, Skipped))}
     found = []
     for entry in entries:
         if isinstance(entry, Received) and entry.event.event_id not in done:
@@ -149,7 +154,7 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
 def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
     """Return each half once, as it was resolved last, in the order of that, without those withdrawn since."""
     found = []
-    telling = [entry for entry in entries if isinstance(entry, Resolved | Rejected)]
+    telling = _of(entries, Resolved, Rejected)
     for index, entry in enumerate(telling):
         if not isinstance(entry, Resolved):
             continue
@@ -213,7 +218,7 @@ def waiting(entries: Entries) -> Waiting | None:
 
 
 def _planned(entries: Entries, number: int) -> Planned:
-    return next(entry for entry in entries if isinstance(entry, Planned) and entry.release == number)
+    return next(entry for entry in entries if type(entry) is Planned and entry.release == number)
 
 
 def _about(entries: Entries, number: int) -> list[Any]:
@@ -223,11 +228,11 @@ def _about(entries: Entries, number: int) -> list[Any]:
 def phase(entries: Entries, number: int) -> Phase:
     """Return where a release stands: what its own last entry says, unless another one that went live ended it."""
     found = Phase.PLANNED
-    for entry in entries:
-        if isinstance(entry, Gated) and entry.release == number and _planned(entries, number).blames is not None:
-            found = Phase.CLEARED
-        elif isinstance(entry, tuple(MOVES)) and entry.release == number:
+    for entry in _of(entries, *MOVES):
+        if entry.release == number:
             found = MOVES[type(entry)]
+            if found is Phase.GATED and _planned(entries, number).blames is not None:
+                found = Phase.CLEARED
         elif isinstance(entry, Live):
             undone = _planned(entries, entry.release)
             if found is Phase.LIVE:
@@ -241,7 +246,7 @@ def image(entries: Entries, number: int) -> Digest | None:
     """Return a release's image: the one built, or a rollback's given one; None since a rollback missed it."""
     found = None
     for index, entry in enumerate(entries):
-        if isinstance(entry, Planned | Built) and entry.release == number:
+        if isinstance(entry, (Planned, Built)) and entry.release == number:
             found = entry.image
         elif isinstance(entry, Failed) and _missed_its_image(entries, index):
             lost = _planned(entries, entry.release).image
@@ -263,24 +268,24 @@ def releases(entries: Entries) -> tuple[Release, ...]:
 def _release(entries: Entries, planned: Planned) -> Release:
     number, place = planned.release, entries.index(planned)
     own = _about(entries, number)
-    moves = [entry for entry in own if isinstance(entry, tuple(MOVES))]
+    moves = [entry for entry in own if type(entry) in MOVES]
     errors = [entry for entry in own if isinstance(entry, Errored)]
     since = own[own.index(moves[-1]) :]
     errors_since = [entry for entry in since if isinstance(entry, Errored)]
-    named = {half.digest: half.version for half in _halves(entries[:place])}
-    known = {half.digest: half.published_at for half in _halves(entries[:place])}
-    endings = [entry for entry in own if isinstance(entry, Rejected | Failed)]
+    known = {half.digest: half for half in _halves(entries[:place])}
+    app, model = known.get(planned.pair.app), known.get(planned.pair.model)
+    endings = [entry for entry in own if isinstance(entry, (Rejected, Failed))]
     gates = [entry.report for entry in own if isinstance(entry, Gated)]
     return Release(
         number=number,
         pair=planned.pair,
-        app_version=named.get(planned.pair.app, ""),
-        model_version=named.get(planned.pair.model, ""),
+        app_version=app.version if app else "",
+        model_version=model.version if model else "",
         trigger=planned.trigger,
         author=planned.author,
         reason=planned.reason,
         phase=phase(entries, number),
-        halves_at=(known.get(planned.pair.app), known.get(planned.pair.model)),
+        halves_at=(app.published_at if app else None, model.published_at if model else None),
         planned_at=planned.at,
         moved_at=moves[-1].at,
         to=planned.to,
@@ -313,7 +318,7 @@ def verified(entries: Entries) -> tuple[int, ...]:
 
 def rollback_due(entries: Entries) -> int | None:
     """Return the failed release whose damage nobody began to undo."""
-    places = [index for index, entry in enumerate(entries) if isinstance(entry, Planned | Failed)]
+    places = [index for index, entry in enumerate(entries) if isinstance(entry, (Planned, Failed))]
     last = entries[places[-1]] if places else None
     if not isinstance(last, Failed):
         return None
@@ -341,7 +346,7 @@ def _last_stage(entries: Entries) -> AnyEntry | None:
 def hold(entries: Entries) -> Hold | None:
     """Return the hold in force: a person's, or that of a rollback that found none."""
     found = None
-    for entry in entries:
+    for entry in _of(entries, HoldSet, Resumed, Live):
         if isinstance(entry, HoldSet):
             found = Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope)
         elif isinstance(entry, Resumed) and found is not None and entry.hold == found.id:
@@ -356,16 +361,16 @@ def hold(entries: Entries) -> Hold | None:
 def quarantine(entries: Entries) -> frozenset[str]:
     """Return what must not ship: what was found guilty, without what a person released all the same since."""
     found: set[str] = set()
-    for entry in entries:
-        if isinstance(entry, Rejected | Failed | Live):
+    for entry in _of(entries, Rejected, Failed, Live, Requested):
+        if not isinstance(entry, Requested):
             found.update(entry.quarantine)
-        elif isinstance(entry, Requested) and entry.override:
+        elif entry.override:
             found -= {entry.pair.app, entry.pair.model, entry.pair.key}
     return frozenset(found)
 
 
 def _quarantines(entries: Entries) -> set[str]:
-    return {what for entry in entries if isinstance(entry, Rejected | Failed | Live) for what in entry.quarantine}
+    return {what for entry in entries if isinstance(entry, (Rejected, Failed, Live)) for what in entry.quarantine}
 
 
 def is_barred(pair: Pair, barred: frozenset[str]) -> bool:
@@ -384,7 +389,7 @@ def request(entries: Entries) -> Request | None:
         entry = entries[index]
         if isinstance(entry, Planned) and entry.request == asked.request:
             return None
-        if isinstance(entry, Rejected | Failed | Live) and is_barred(asked.pair, quarantine(entries[: index + 1])):
+        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(asked.pair, quarantine(entries[: index + 1])):
             return None
     return Request(asked.request, asked.author, asked.reason, asked.pair)
 
