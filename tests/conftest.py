@@ -16,29 +16,29 @@ from localcloud import registry as registries
 from localcloud import storage
 from localcloud.config import Cloud, state_root
 
+HERE = Path(__file__).parent
 ON_THE_CLUSTER = "cluster"
 """The group of all tests that use the one Kubernetes of the machine."""
-SIMULATOR = Path(__file__).parent / "sim"
-"""Where tests search simulated histories, in processes of their own."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests stay together in one process (`pytest -n 2 --dist loadgroup`).
 
-    Those of a file do, which share servers. Those on the cluster do, and come first: together they take longest.
-    A conftest.py further down was asked before, and xdist, which reads the groups, is asked after.
+    Those of a file do, which share servers. Those on the cluster do, and come first: together they take longest. The
+    simulator's searches do, which have processes of their own.
     """
     for item in items:
-        if SIMULATOR in item.path.parents:
+        if HERE / "sim" in item.path.parents:
             item.add_marker(pytest.mark.sim)
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") != pytest.mark.xdist_group(ON_THE_CLUSTER).mark)
+    items.sort(key=lambda item: _group(item) != ON_THE_CLUSTER)
 
 
 def _group(item: pytest.Item) -> str:
-    if any(item.get_closest_marker(name) for name in ("cluster", "e2e")):
+    if HERE / "e2e" in item.path.parents or item.get_closest_marker("cluster"):
         return ON_THE_CLUSTER
-    return "sim" if item.get_closest_marker("sim") else str(item.path.relative_to(item.config.rootpath))
+    return "sim" if item.get_closest_marker("sim") else str(item.path.relative_to(HERE))
 
 
 @pytest.fixture(scope="session")
