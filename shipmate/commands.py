@@ -36,7 +36,7 @@ from shipmate.core.ledger import (
 from shipmate.core.plan import Step
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
-from shipmate.core.why import UNDERSTOOD, Explanation, explain
+from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
 from shipmate.pipeline import NO_TARGET, Pipeline
 from shipmate.stages.context import Stamp
@@ -407,6 +407,7 @@ class Commands:
         return ships, f"{what} ships: {gate}; {following}"
 
     def _explained(self, ledger: str, of: str, upcoming: Callable[[State], str]) -> Explanation:
+        parse_name(of)  # before anything is read for it
         state = self.pipeline.ledgers.read(ledger).state
         entries = list(islice(self.pipeline.ledgers.history(ledger), state.length))
         return explain(of, ledger, state, entries, upcoming(state))

@@ -148,7 +148,7 @@ def explain(of: str, target: str, state: State, entries: Sequence[AnyEntry], upc
     mentions the name, Invalid if it is none, or the beginning of several digests.
     """
     book = _Book(target, state, entries, upcoming)
-    subjects = _named(_spelled(of), entries)
+    subjects = _named(parse_name(of), entries)
     if not subjects:
         raise NotFound(f"nothing in the ledger of {target} is called {of[:100]!r}; understood are: {UNDERSTOOD}")
     subject, *others = subjects
@@ -170,8 +170,8 @@ def explain(of: str, target: str, state: State, entries: Sequence[AnyEntry], upc
 # -- names ---------------------------------------------------------------------------------------------------------
 
 
-def _spelled(of: str) -> str:
-    """Return a name as the ledger spells it. Raises Invalid."""
+def parse_name(of: str) -> str:
+    """Return a name as the ledger spells it; raise Invalid, with what is understood, for what can be none."""
     name = of.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise Invalid(f"say what you ask for, in at most {LONGEST_NAME} characters: {UNDERSTOOD}")

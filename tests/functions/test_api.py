@@ -174,6 +174,16 @@ def test_what_no_ledger_knows_says_where_was_looked() -> None:
         assert detail(client.get("why"), 400).startswith("say what you ask for, in at most 2048 characters: a digest")
 
 
+def test_what_is_no_name_is_refused_before_anything_is_read() -> None:
+    world = released()
+    world.ledgers.away = True
+    with api(world) as client:
+        assert detail(client.get("why?of=%20"), 400).startswith("say what you ask for")
+        reply = client.get("why?of=r-1")
+        assert detail(reply, 503) == "storage did not serve the ledger of vision: it is away"
+        assert reply.headers["Retry-After"] == "2"
+
+
 # -- resume --------------------------------------------------------------------------------------------------------
 
 
