@@ -54,6 +54,8 @@ class _Deployment:
     doc: Object
     pods: list[_Pod]
     patches: list[Patch]
+    view: DeploymentView | None = None
+    view_until: float = 0.0  # when a pod changes next, if nobody patches before
 
 
 class LightCluster:
@@ -152,7 +154,7 @@ class LightCluster:
             doc["metadata"]["generation"] += 1
             doc["metadata"]["resourceVersion"] = str(self._made)
             rolls = doc["spec"]["template"] != found.doc["spec"]["template"]
-            found.doc = doc
+            found.doc, found.view = doc, None
             if rolls:
                 self._roll(found)
         after = self._deployment_view(found)
@@ -271,16 +273,21 @@ class LightCluster:
 
     def _deployment_view(self, found: _Deployment) -> DeploymentView:
         doc, now = found.doc, self._now()
+        if found.view is not None and now < found.view_until:
+            return found.view
         metadata, spec = doc["metadata"], doc["spec"]
         template = spec["template"]
         annotations = template["metadata"].get("annotations")
         updated = ready = current = 0
+        found.view_until = NEVER
         for pod in found.pods:
             if pod.gone_at > now:
+                changes_at = pod.ready_at if pod.ready_at > now else pod.gone_at
+                found.view_until = min(found.view_until, changes_at, pod.gone_at)
                 current += 1
                 ready += pod.stage(now) == "ready"
                 updated += pod.view.annotations == (annotations or {})
-        return DeploymentView(
+        found.view = DeploymentView(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
@@ -300,6 +307,7 @@ class LightCluster:
             available=ready,
             conditions=(),
         )
+        return found.view
 
 
 def _copied(doc: Object) -> Object:

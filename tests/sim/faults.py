@@ -153,8 +153,8 @@ class NoFaults(Faults):
     """A world in which nothing goes wrong; each call takes the same time."""
 
     def __init__(self) -> None:
-        super().__init__(0)
-        self._on = dict.fromkeys(self._on, 0.0)
+        self.dice = Dice(0)
+        self._on = dict.fromkeys((*_RATES, *OTHERS), 0.0)
 
     def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
         return _PLAIN
@@ -164,15 +164,41 @@ _PLAIN = (None, 0.05)
 
 
 class ListedFaults(NoFaults):
-    """Faults that are listed one by one: (actor, operation, occurrence) and what happens there."""
+    """Faults that are listed one by one: (actor, operation, occurrence) and what happens there.
 
-    def __init__(self, listed: Mapping[tuple[str, str, int], Fate], chances: Mapping[str, float] | None = None) -> None:
+    `jitter`: the seed of the times that all other calls take.
+    """
+
+    def __init__(
+        self,
+        listed: Mapping[tuple[str, str, int], Fate],
+        chances: Mapping[str, float] | None = None,
+        *,
+        jitter: int | None = None,
+    ) -> None:
         super().__init__()
         self._listed = listed
         self._chances = chances or {}
+        self._jitter = Faults(jitter) if jitter is not None else None
 
     def chance(self, kind: str, key: str, rate: float) -> float | None:
         return self._chances.get(key)
 
     def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
-        return self._listed.get((actor, operation.name, occurrence), _PLAIN)
+        listed = self._listed.get((actor, operation.name, occurrence))
+        if listed is not None or self._jitter is None:
+            return listed or _PLAIN
+        seconds = self._jitter.fate(actor, number, operation, occurrence)[1]
+        return None, seconds if seconds < 1 else 0.05
+
+
+class HeardFaults(NoFaults):
+    """No faults; it notes each call at which one could be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, Operation, int]] = []
+
+    def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
+        self.calls.append((actor, operation, occurrence))
+        return _PLAIN

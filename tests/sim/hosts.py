@@ -38,10 +38,15 @@ class Clock:
     def __init__(self, hub: Hub, skew_seconds: float, ids: "itertools.count[int]") -> None:
         self._hub = hub
         self._skew = skew_seconds
+        self._at = -1.0
+        self._now = EPOCH
         self._ids = ids
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self._hub.now + self._skew)
+        if self._at != self._hub.now:
+            self._at = self._hub.now
+            self._now = EPOCH + timedelta(seconds=self._at + self._skew)
+        return self._now
 
     def sleep(self, seconds: float) -> None:
         self._hub.pause(max(seconds, 1.5))
@@ -138,8 +143,11 @@ class Hosts:
 
     def run(self, actor: Actor, work: Callable[[Pipeline], object]) -> object:
         """Do an actor's work on one of the hosts. Raises Crash, and what the work raises."""
-        self._turns += 1
-        host = min(self.all, key=lambda host: (len(host.actors), (host.number + self._turns) % len(self.all)))
+        self._turns = turn = (self._turns + 1) % len(self.all)
+        host = self.all[turn]
+        for each in self.all:  # the one with least to do, in turns
+            if len(each.actors) < len(host.actors):
+                host = each
         actor.host, actor.skew = host.worker, self.setting.skews[host.number]
         host.actors.add(actor)
         if self.hub.in_chaos and all(each.actors for each in self.all):

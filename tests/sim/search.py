@@ -1,7 +1,7 @@
 """Many seeds, on all cores: what was found, how often each state was reached, and what it cost.
 
-Called by `python -m tests.sim` (`make sim`) and by the tests. Blocks of seeds go to processes, and only their tallies come
-back, so that a million seeds need no more memory than a thousand.
+Called by `python -m tests.sim` (`make sim`) and by the tests. Blocks of seeds go to processes, and only their tallies
+come back, so that a million seeds need no more memory than a thousand.
 """
 
 import dataclasses
