@@ -323,8 +323,7 @@ def _equal_effects(seen: Seen) -> Iterator[str]:
 
 
 def live_never_moves_back(seen: Seen) -> Iterator[str]:
-    """By the cluster's own history: releases rise, each under its own fence, and their halves do not grow older."""
-    newest = 0
+    """By the cluster's own history: each release comes under its own fence, which rises, with halves not older."""
     for place, patch, number in seen.moves:
         if number not in seen.planned:
             yield f"patch {place} brought r-{number}, which is not in the ledger"
@@ -332,43 +331,37 @@ def live_never_moves_back(seen: Seen) -> Iterator[str]:
         intent = seen.intent(number, patch.after.fence)
         if intent is None or intent >= patch.entries:
             yield f"r-{number} was patched in with fence {patch.after.fence}, which it never had"
+            return
         if patch.before.fence is not None and (patch.after.fence or 0) <= patch.before.fence:
             yield f"r-{number} was patched in under the fence {patch.after.fence}, not above {patch.before.fence}"
-        if number <= newest:
-            yield f"the cluster moved back from r-{newest} to r-{number}, without a release on record"
-        newest = max(newest, number)
         if seen.planned[number][1].trigger in ("model", "app", "blame"):
-            yield from _grew_older(seen, patch, number)
+            yield from _grew_older(seen, intent, number)
 
 
-def _grew_older(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
-    """Compare what a release brings with what was live, and what the cluster ran, when it was planned."""
-    place, planned = seen.planned[number]
-    until = seen.entries[:place]
-    running = [each for _, earlier, each in seen.moves if earlier.entries <= place and each < number]
-    serving, barred = model.live(until), model.quarantine(seen.entries[: patch.entries])
+def _grew_older(seen: Seen, intent: int, number: int) -> Iterator[str]:
+    """Compare what a release brings with what was live, and what the cluster ran, when it got its fence."""
+    until = seen.entries[:intent]
+    running = [each for _, patch, each in seen.moves if patch.entries <= intent and each != number]
+    serving, barred = model.live(until), model.quarantine(until)
     for before in {serving, *running[-1:]} & seen.planned.keys():
         pair = seen.planned[before][1].pair
         is_bad = before != serving and model.phase(until, before) in (Phase.FAILED, Phase.SUPERSEDED)
         for kind, published in (("app", seen.run.truth.apps), ("model", seen.run.truth.models)):
-            old, new = getattr(pair, kind), getattr(planned.pair, kind)
-            told = [half for half in published if _was_told(seen, half, place)]
-            order = {half.digest: index for index, half in enumerate(told)}  # what was published again is newer
+            old, new = getattr(pair, kind), getattr(seen.planned[number][1].pair, kind)
+            known = [half for half in published if _was_read(seen, half, intent)]
+            order = {half.digest: place for place, half in enumerate(known)}  # what was published again is newer
             if order.get(new, -1) < order.get(old, -1) and not is_bad and old not in barred:
                 yield f"r-{number} was patched in with an older {kind} than r-{before} had"
 
 
-def _was_told(seen: Seen, half: Half, place: int) -> bool:
-    """Whether the ledger knew of a publication by then: from its own event, or because the timer looked."""
-    for index, entry in seen.each(Received):
-        event = entry.event
-        if index >= place:
-            return False
-        if event.occurred_at == half.at:
-            return True
-        by_its_tag = isinstance(event, ImagePushed) and entry.repaired and event.digest == half.digest
-        if by_its_tag and seen.instant(entry) >= half.at:
-            return True
+def _was_read(seen: Seen, half: Half, place: int) -> bool:
+    """Whether a publication was resolved by then: from its own event, or because the timer looked."""
+    received = {entry.event.event_id: entry for _, entry in seen.each(Received)}
+    for index, entry in seen.each(Resolved):
+        if index < place and entry.half.digest == half.digest:
+            cause = received[entry.event_id]
+            if cause.event.occurred_at == half.at or (cause.repaired and seen.instant(cause) >= half.at):
+                return True
     return False
 
 

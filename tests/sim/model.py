@@ -427,9 +427,10 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
     else:
         older_models = _from(known_models, models(entries), pair.model if pair else None)
         older_apps = _from(known_apps, apps(entries), pair.app if pair else None)
-        with_app = [Pair(app.digest, each.digest) for each in older_models if each.contract == app.contract][-1:]
-        with_model = [Pair(each.digest, model.digest) for each in older_apps if each.contract == model.contract][-1:]
-        partners = [*with_app, *with_model]
+        with_app = [Pair(app.digest, each.digest) for each in older_models if each.contract == app.contract]
+        with_model = [Pair(each.digest, model.digest) for each in older_apps if each.contract == model.contract]
+        allowed = [[pair for pair in pairs if not is_barred(pair, barred)] for pairs in (with_app, with_model)]
+        partners = [pair for pairs in allowed for pair in pairs[-1:]]
     contracts = {half.digest: half.contract for half in (*apps(entries), *models(entries))}
     return [
         each
