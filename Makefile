@@ -30,8 +30,8 @@ status: environment ## Show what runs, and where
 bench-quick: environment ## Measure the main job against its baselines (about ten minutes)
 	@$(PY) -m bench.quick
 
-sim: environment ## Search simulated histories for one that breaks a promise (SEEDS=10000), or tell one (SEED=7)
-	@$(PY) -m tests.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED))
+sim: environment ## Search simulated histories for one that breaks a promise (SEEDS=10000), or tell one (SEED=7 SHRINK=1)
+	@$(PY) -m tests.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(SHRINK),--shrink)
 
 drill: environment ## Break the real parts under a burst of publishes (TARGETS=100 EVENTS=2000, about twenty minutes)
 	@$(PY) -m drill $(if $(TARGETS),--targets $(TARGETS)) $(if $(EVENTS),--events $(EVENTS))

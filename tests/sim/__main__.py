@@ -7,19 +7,22 @@ from collections.abc import Sequence
 import click
 
 from tests.sim.invariants import check
+from tests.sim.scenario import simulation
 from tests.sim.search import PROCESSES, Tally, search
-from tests.sim.simulation import simulation_of
+from tests.sim.shrink import keep, shrunk
+from tests.sim.simulation import Simulation, simulation_of
 
 
 @click.command()
 @click.option("--seeds", default=10_000, show_default=True, help="How many histories to search.")
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--seed", type=int, help="Replay this one and tell its story.")
+@click.option("--shrink", is_flag=True, help="Make the seed's history as small as it fails, and write it down.")
 @click.option("--processes", default=PROCESSES, show_default=True)
-def main(seeds: int, first: int, seed: int | None, processes: int) -> None:
+def main(seeds: int, first: int, seed: int | None, processes: int, *, shrink: bool) -> None:
     """Search simulated histories for one in which something does not hold."""
     if seed is not None:
-        sys.exit(replay(seed))
+        sys.exit(_shrink(seed) if shrink else replay(seed))
     tally = search([range(first, first + seeds)], processes=processes, told=_Progress(seeds))
     click.echo(f"\r{tally.closing()}")
     for failed, what in sorted(tally.failures):
@@ -29,18 +32,33 @@ def main(seeds: int, first: int, seed: int | None, processes: int) -> None:
 
 def replay(seed: int) -> int:
     """Print the story of a seed and how it ends; return the exit code."""
-    simulation = simulation_of(seed, telling=True)
+    return _tell(simulation_of(seed, telling=True), f"seed {seed}")
+
+
+def _tell(run: Simulation, name: str) -> int:
     try:
-        history = simulation.run()
+        history = run.run()
         check(history)
     except Exception as error:  # noqa: BLE001 - that is what one replays a seed for
-        ending = f"seed {seed} fails: {type(error).__name__}: {error}"
+        ending = f"{name} fails: {type(error).__name__}: {error}"
     else:
         ending = ""
-    lines: Sequence[str] = simulation.hub.story or ()
+    lines: Sequence[str] = run.hub.story or ()
     click.echo("\n".join(lines))
-    click.echo(ending or f"seed {seed}: all that must hold holds")
+    click.echo(ending or f"{name}: all that must hold holds")
     return 1 if ending else 0
+
+
+def _shrink(seed: int) -> int:
+    """Print the smallest story found that ends as a seed's, and write it down; return the exit code."""
+    scenario = shrunk(seed)
+    if scenario is None:
+        click.echo(f"seed {seed} does not fail, or only by the chance of its times: see make sim SEED={seed}")
+        return 0
+    path = keep(scenario, f"seed-{seed}")
+    code = _tell(simulation(scenario, telling=True), str(path))
+    click.echo(f"written to {path}: say in it why it matters, give it a name, and keep it")
+    return code
 
 
 class _Progress:
