@@ -66,7 +66,7 @@ def shrunk(seed: int) -> Scenario | None:
         for near in (seed, *_smaller(seed, wanted)):
             scenario = written_down(near)
             if failure(simulation(scenario)) == wanted:
-                return _smallest(scenario, lambda each: failure(simulation(each)) == wanted)
+                return smallest(scenario, lambda each: failure(simulation(each)) == wanted)
     return None
 
 
@@ -81,7 +81,7 @@ def _smaller(seed: int, wanted: str) -> list[int]:
     return [near for _, near in sorted(found)]
 
 
-def _smallest(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
+def smallest(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     """Leave out whatever the failure does not need."""
 
     def with_changes(**changes: object) -> Scenario:

@@ -56,6 +56,7 @@ class Simulation:
         self.acknowledged: list[Acknowledged] = []
         self.commands: defaultdict[str, list[Commanded]] = defaultdict(list)
         self._numbers = 0
+        self._pods: dict[str, int] = {}  # how many were made of each image
 
     # -- the run
 
@@ -276,11 +277,13 @@ class Simulation:
     # -- trouble that does not belong to one call
 
     def _pod_fate(self, name: str, image: str) -> PodFate:
-        dead = self.hub.chance("dead pods", f"pod {name}", 0.03)
+        key = f"pod of {image[-12:]}" if not name.startswith("gate-") else f"gate pod of {image[-12:]}"
+        self._pods[key] = number = self._pods.get(key, 0) + 1
+        dead = self.hub.chance("dead pods", f"{key} #{number} is dead", 0.03)
         if dead is not None:
             self.hub.reached.add("a pod never gets ready")
             return PodFate(1e9, crashes=dead < 0.4)
-        slow = self.hub.chance("slow pods", f"slow pod {name}", 0.08)
+        slow = self.hub.chance("slow pods", f"{key} #{number} is slow", 0.08)
         return PodFate(1.0 if slow is None else 5 + 60 * slow * slow)
 
     def _is_built(self, target: str, name: str) -> bool:
