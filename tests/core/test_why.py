@@ -3,11 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
 
+from shipmate.core.fold import fold
 from shipmate.core.gate import Change, GateReport, Row
-from shipmate.core.ledger import RELEASES_KEPT, Progressed, Rejected, Resumed
-from shipmate.core.why import UNDERSTOOD, Explanation, explain
+from shipmate.core.ledger import RELEASES_KEPT, Planned, Progressed, Rejected, Resumed, decode
+from shipmate.core.why import UNDERSTOOD, Explanation, _names, explain
 from shipmate.errors import Invalid, NotFound
+from tests.core.test_fold import histories
+from tests.core.test_golden import LEDGERS
 from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
 
 SOON = "something happens next"
@@ -538,3 +542,23 @@ def test_only_a_rollbacks_going_live_is_a_hold() -> None:
     with pytest.raises(NotFound):
         why(story, story.entries[-1].id)
     assert isinstance(story.hold().resume().entries[-1], Resumed)
+
+
+@given(histories)
+@settings(max_examples=60, deadline=None)
+def test_of_any_history_everything_that_has_a_name_is_explained(story: Story) -> None:
+    rollbacks = {entry.release for entry in story.entries if isinstance(entry, Planned) and entry.to is not None}
+    for name in {name for entry in story.entries for name, _ in _names(entry, rollbacks)}:
+        found = why(story, name)
+        assert found.verdict, name
+        assert found.next, name
+        assert found.entries, name
+        assert len({line.id for line in found.entries}) == len(found.entries), name
+
+
+def test_of_every_golden_ledger_everything_that_has_a_name_is_explained() -> None:
+    for ledger in LEDGERS:
+        entries = [decode(line) for line in ledger.read_bytes().splitlines()]
+        rollbacks = {entry.release for entry in entries if isinstance(entry, Planned) and entry.to is not None}
+        for name in {name for entry in entries for name, _ in _names(entry, rollbacks)}:
+            assert explain(name, "vision", fold(entries), entries, SOON).verdict
