@@ -1,7 +1,7 @@
 # Every target first makes .venv (tools/bootstrap.sh); what is slow to make is kept in ~/.cache/shipmate.
 PY := .venv/bin/python
 # Tests start many processes: their bytecode is kept, whatever the environment says, and not in the tree.
-PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit check down status bench-quick sim drill lock environment

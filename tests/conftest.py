@@ -8,9 +8,12 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from localcloud import registry as registries
 from localcloud import storage
@@ -21,24 +24,33 @@ ON_THE_CLUSTER = "cluster"
 """The group of all tests that use the one Kubernetes of the machine."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together in one process (`pytest -n 2 --dist loadgroup`).
+class Together(LoadScopeScheduling):
+    """Which tests stay in one process, told from their node ids: xdist's marks for it do nothing with pytest 9.2."""
 
-    Those of a file do, which share servers. Those on the cluster do, and come first: together they take longest. The
-    simulator's searches do, which have processes of their own.
-    """
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(HERE.parent / nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
+    """Keep together, for `pytest -n 2 --dist loadfile`, more than the tests of one file."""
+    return Together(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests on the cluster first, which take longest together."""
     for item in items:
         if HERE / "sim" in item.path.parents:
             item.add_marker(pytest.mark.sim)
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: _group(item) != ON_THE_CLUSTER)
+    items.sort(key=lambda item: _group(item.path) != ON_THE_CLUSTER)
 
 
-def _group(item: pytest.Item) -> str:
-    if HERE / "e2e" in item.path.parents or item.get_closest_marker("cluster"):
+@cache
+def _group(file: Path) -> str:
+    """Return what the tests of a file share with others: the cluster, the simulator's processes, or just the file."""
+    if HERE / "e2e" in file.parents or "pytest.mark.cluster" in file.read_text():
         return ON_THE_CLUSTER
-    return "sim" if item.get_closest_marker("sim") else str(item.path.relative_to(HERE))
+    return "sim" if HERE / "sim" in file.parents else str(file)
 
 
 @pytest.fixture(scope="session")
