@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shipmate.core.intake import Sources
-from shipmate.core.ledger import AnyEntry
+from shipmate.core.ledger import AnyEntry, IllegalStep
 from shipmate.errors import ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Reading
 from shipmate.stages.context import Context
 from tests.sim.faults import Operation
 from tests.sim.hub import EPOCH, Actor, Crash, Hub, Port
+from tests.sim.invariants import Violation
 from tests.sim.ledgers import Blobs, FastLedgers, real_store
 from tests.sim.plans import Setting
 from tests.sim.world import World
@@ -154,6 +155,8 @@ class Hosts:
             self.hub.reached.add("all hosts are busy at once")
         try:
             return work(host.pipeline)
+        except IllegalStep as error:  # whoever catches it: Shipmate writes nothing that does not follow
+            raise Violation(6, "what is written follows", f"{actor} wrote what the fold refuses", str(error)) from error
         finally:
             host.actors.discard(actor)
 

@@ -143,6 +143,7 @@ def nothing_is_lost(seen: Seen) -> Iterator[str]:
         yield from _is_skipped_rightly(seen, answer, received[answer.event_id].event)
     if not _may_be_stuck(seen):
         yield from _halves_without_an_end(seen)
+    yield from _verdicts_without_cause(seen)
     for command in seen.run.commands:
         if not any(isinstance(e, model.COMMANDS) and e.request == command.key for e in seen.entries):
             yield f"the {command.kind} {command.key} was answered and is not in the ledger"
@@ -202,6 +203,16 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
         )
         if not is_explained:
             yield f"the {kind} {half.version} is the newest and came to no end: {sorted(phases)}"
+
+
+def _verdicts_without_cause(seen: Seen) -> Iterator[str]:
+    """What is rejected for its answers answers wrongly; nobody is blamed who was not there."""
+    for _, entry in [*seen.each(Rejected), *seen.each(Failed)]:
+        is_wrong = seen.planned[entry.release][1].pair.model in seen.run.truth.wrong_models
+        if entry.reason in ("GateFailed", "CandidateAnswerUnusable") and not is_wrong:
+            yield f"r-{entry.release} was rejected as {entry.reason}, and answers rightly"
+        if entry.reason in ("ChangedByOthers", "GatePodExists"):
+            yield f"r-{entry.release} ended as {entry.reason}, and nobody else was there"
 
 
 def _held_request(seen: Seen) -> bool:
