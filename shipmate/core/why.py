@@ -74,7 +74,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     kind: str  # release, model, app, pair, hold, request or event
     name: str  # what it is, for people
-    outcome: str
+    fate: str
     verdict: str  # what became of it: a sentence
     next: str  # what happens next, or what to do: a sentence
     reason: str | None  # the code, where one is on record: docs/operating.md has a section for each
@@ -100,7 +100,7 @@ class _Finding:
     """What is to be said about a subject."""
 
     name: str
-    outcome: str
+    fate: str
     verdict: str
     next: str
     behind: Sequence[AnyEntry]
@@ -157,7 +157,7 @@ def explain(of: str, target: str, state: State, entries: Sequence[AnyEntry], upc
         target=target,
         kind=_kind(book, subject),
         name=found.name,
-        outcome=found.outcome,
+        fate=found.fate,
         verdict=found.verdict,
         next=found.next,
         reason=found.reason,
@@ -272,10 +272,10 @@ def _of_release(book: _Book, key: str) -> _Finding:
     return _PHASES[release.phase](book, release)
 
 
-def _told(book: _Book, release: Release, outcome: str, words: str, todo: str, *more: AnyEntry) -> _Finding:
+def _told(book: _Book, release: Release, fate: str, words: str, todo: str, *more: AnyEntry) -> _Finding:
     name = f"{release.name} (app {release.app_version}, model {release.model_version})"
     behind = [*book.about(release.number), *more]
-    return _Finding(name, outcome, f"{name} {words}", todo, behind, release.ended_because, release.name)
+    return _Finding(name, fate, f"{name} {words}", todo, behind, release.ended_because, release.name)
 
 
 def _held(book: _Book, release: Release) -> _Finding:
@@ -322,8 +322,8 @@ def _undone(book: _Book, release: Release) -> _Finding:
         return _told(book, release, "failed", words, _mend(book, release))
     back = book.release(backs[-1].release)
     words += f"; {back.author} rolled it back by {back.name} to r-{back.to}, which is {back.phase}: {back.reason}"
-    outcome = "rolled back" if release.phase is Phase.ROLLED_BACK else "failed"
-    return _told(book, release, outcome, words, _mend(book, release), backs[-1])
+    fate = "rolled back" if release.phase is Phase.ROLLED_BACK else "failed"
+    return _told(book, release, fate, words, _mend(book, release), backs[-1])
 
 
 def _superseded(book: _Book, release: Release) -> _Finding:

@@ -27,7 +27,7 @@ def why(story: Story, of: str) -> Explanation:
 
 def told(story: Story, of: str) -> tuple[str, str, str]:
     found = why(story, of)
-    return found.outcome, found.verdict, found.next
+    return found.fate, found.verdict, found.next
 
 
 def rejected(story: Story) -> Story:
@@ -206,7 +206,7 @@ def test_a_cross_pair_that_passed_says_what_it_was_asked_for() -> None:
 
 def test_a_retired_release_names_the_one_that_took_over() -> None:
     found = why(two_releases(), "r-1")
-    assert found.outcome == "retired"
+    assert found.fate == "retired"
     assert found.verdict == (
         "r-1 (app A1, model M1) was live from 2026-01-01 12:00:07 UTC until 2026-01-01 12:00:14 UTC, when r-2 went live"
     )
@@ -224,7 +224,7 @@ def test_a_superseded_release_names_the_one_that_went_first() -> None:
 def test_a_release_that_was_rolled_back_says_by_whom_and_why() -> None:
     story = two_releases().roll_back(1, 2, digest("A2"))
     found = why(story, "r-2")
-    assert found.outcome == "rolled back"
+    assert found.fate == "rolled back"
     assert found.verdict == (
         "r-2 (app A2, model M1) was live; bo rolled it back by r-3 to r-1, which is live: daisies come back wrong"
     )
@@ -259,7 +259,7 @@ def test_a_release_that_the_state_has_forgotten_is_told_from_the_entries() -> No
 @pytest.mark.parametrize("of", ["M2", digest("M2"), digest("M2")[7:], digest("M2")[:19], digest("M2")[7:19].upper()])
 def test_a_half_is_found_by_version_digest_and_beginning_of_a_digest(of: str) -> None:
     found = why(rejected(Story()), of)
-    assert (found.kind, found.name, found.outcome, found.release) == ("model", "model M2", "rejected", "r-2")
+    assert (found.kind, found.name, found.fate, found.release) == ("model", "model M2", "rejected", "r-2")
     assert found.verdict.startswith("model M2: r-2 (app A1, model M2) was rejected")
     assert [line.kind for line in found.entries] == ["received", "resolved", "planned", "built", "rejected"]
     assert found.entries[0].words == "models/net/M2/manifest.json"
@@ -269,16 +269,16 @@ def test_a_half_is_found_by_version_digest_and_beginning_of_a_digest(of: str) ->
 
 def test_a_half_of_the_live_pair_is_live_whatever_newer_release_it_was_part_of() -> None:
     found = why(rejected(Story()), "A1")
-    assert (found.kind, found.outcome, found.release) == ("app", "live", "r-1")
+    assert (found.kind, found.fate, found.release) == ("app", "live", "r-1")
 
 
 def test_a_half_that_waits_says_for_what() -> None:
     story = Story().ship_first().model("M2", contract="2").await_partner("A1", "M2")
     found = why(story, "M2")
-    assert (found.outcome, found.verdict) == ("waiting", "model M2 waits: they speak different contracts")
+    assert (found.fate, found.verdict) == ("waiting", "model M2 waits: they speak different contracts")
     assert (found.next, found.reason) == (f"publish the half that fits; {SOON}", "WaitingForPartner")
     assert [line.kind for line in found.entries] == ["received", "resolved", "waiting"]
-    assert why(story, "A1").outcome == "live"
+    assert why(story, "A1").fate == "live"
 
 
 def test_a_half_that_was_passed_over_before_a_release_of_it_began() -> None:
@@ -290,7 +290,7 @@ def test_a_half_that_was_passed_over_before_a_release_of_it_began() -> None:
     )
     assert told(story, "A3") == ("on its way", "app A3 is known, and no release of it began yet", SOON)
     story.model("M3").model("M2", uploaded_at=NOON - timedelta(hours=1))
-    assert why(story, "M2").outcome == "superseded"
+    assert why(story, "M2").fate == "superseded"
 
 
 def test_a_version_that_both_halves_have_names_the_other() -> None:
@@ -307,7 +307,7 @@ def test_a_version_that_both_halves_have_names_the_other() -> None:
 @pytest.mark.parametrize("of", [pair("A1", "M2").key, pair("A1", "M2").tag, pair("A1", "M2").key[:12]])
 def test_a_pair_is_told_by_its_newest_release(of: str) -> None:
     found = why(rejected(Story()), of)
-    assert (found.kind, found.outcome, found.release) == ("pair", "rejected", "r-2")
+    assert (found.kind, found.fate, found.release) == ("pair", "rejected", "r-2")
     assert found.verdict.startswith("the pair of r-2 (app A1, model M2) was rejected")
 
 
@@ -334,7 +334,7 @@ def test_a_blob_is_found_by_every_way_to_write_it(of: str) -> None:
     found = why(story, of)
     assert (found.kind, found.name) == ("event", "models/net/M1/manifest.json of 2026-01-01 12:00:00 UTC")
     assert found.verdict.startswith(f"{found.name} came in; model M1: r-1 (app A1, model M1) is live since")
-    assert found.outcome == "live"
+    assert found.fate == "live"
     assert [line.kind for line in found.entries][:3] == ["received", "resolved", "planned"]
 
 
@@ -444,7 +444,7 @@ def test_a_request_whose_pair_was_quarantined_before_its_turn() -> None:
         Story().ship_first().app("A2").plan("A2", "M1").build().request("key", pair("A2", "M1")).reject(digest("A2"))
     )
     found = why(story, "key")
-    assert found.outcome == "quarantined"
+    assert found.fate == "quarantined"
     assert found.verdict.endswith("before its turn came, the pair or a half of it was quarantined")
     assert found.next == 'if it is meant: POST /api/targets/vision/releases with "override": true'
 
@@ -457,7 +457,7 @@ def test_a_request_for_a_rollback() -> None:
         SOON,
     )
     story.ask_rollback("later", 1)
-    assert why(story, "key").outcome == "superseded"
+    assert why(story, "key").fate == "superseded"
     story.plan_rollback(1, 2, request="later")
     assert why(story, "later").release == "r-3"
 
@@ -499,13 +499,13 @@ def test_a_hold_that_a_rollback_set_has_its_author() -> None:
     story = two_releases().roll_back(1, 2)
     assert story.state.hold is not None
     found = why(story, story.state.hold.id)
-    assert (found.kind, found.outcome) == ("hold", "in force")
+    assert (found.kind, found.fate) == ("hold", "in force")
     assert found.verdict.startswith("bo set this hold at 2026-01-01 12:00:20 UTC: daisies come back wrong")
 
 
 def test_a_hold_that_another_replaced() -> None:
     found = why(Story().ship_first().hold("key").hold("later"), "key")
-    assert (found.outcome, found.verdict.rpartition("; ")[2]) == ("replaced", "another hold has its place")
+    assert (found.fate, found.verdict.rpartition("; ")[2]) == ("replaced", "another hold has its place")
 
 
 # -- names ---------------------------------------------------------------------------------------------------------

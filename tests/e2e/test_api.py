@@ -147,12 +147,12 @@ def test_a_hold_is_in_force_when_it_is_answered_and_a_repeat_changes_nothing(ste
 
 def test_why_on_real_parts(steady: Target) -> None:
     found = call(steady, "GET", "/steady/why?of=r-1").json()
-    assert (found["kind"], found["outcome"], found["release"]) == ("release", "live", "r-1")
+    assert (found["kind"], found["fate"], found["release"]) == ("release", "live", "r-1")
     assert [found["entries"][place]["kind"] for place in (0, -1)] == ["planned", "live"]
     pair = steady.state().release(1).pair
     for of in (pair.app, pair.model[:19], "steady-app:main", "models/steady-lite/1.0/manifest.json"):
         found = call(steady, "GET", f"/steady/why?of={of}").json()
-        assert found["outcome"] == "live", found
+        assert found["fate"] == "live", found
     words = detail(call(steady, "GET", "/steady/why?of=r-99"), 404)
     assert words.startswith("nothing in the ledger of steady is called 'r-99'; understood are: a digest")
     everywhere = call(steady, "GET", "/../why?of=r-1").json()

@@ -138,10 +138,10 @@ def test_a_key_of_the_reading_functions_opens_these_alone() -> None:
 def test_why_over_http() -> None:
     with api(released("1.1")) as client:
         found = client.get("targets/vision/why?of=net/1.1/manifest.json").json()
-        assert (found["kind"], found["outcome"], found["release"]) == ("event", "live", "r-2")
+        assert (found["kind"], found["fate"], found["release"]) == ("event", "live", "r-2")
         assert [line["kind"] for line in found["entries"]][:3] == ["received", "resolved", "planned"]
-        assert client.get("targets/vision/why?of=1.0").json()["outcome"] == "retired"
-        assert client.get("targets/vision/why?of=2.3.0").json()["outcome"] == "live"
+        assert client.get("targets/vision/why?of=1.0").json()["fate"] == "retired"
+        assert client.get("targets/vision/why?of=2.3.0").json()["fate"] == "live"
 
 
 def test_why_says_what_happens_next_to_what_is_on_its_way() -> None:
@@ -149,7 +149,7 @@ def test_why_says_what_happens_next_to_what_is_on_its_way() -> None:
     world.pipeline().intake(world.publish_model("1.1"))
     with api(world) as client:
         found = client.get("targets/vision/why?of=models/net/1.1").json()
-        assert (found["outcome"], found["next"]) == ("on its way", "reads what was published")
+        assert (found["fate"], found["next"]) == ("on its way", "reads what was published")
 
 
 def test_why_anywhere_finds_events_that_concern_no_target() -> None:
@@ -157,7 +157,7 @@ def test_why_anywhere_finds_events_that_concern_no_target() -> None:
     world.pipeline().intake(world.push_app("2.3.1", tag="dev"))
     with api(world) as client:
         (found,) = client.get("why?of=vision-app:dev").json()
-        assert (found["target"], found["outcome"], found["reason"]) == ("_unclaimed", "ignored", "TagNotFollowed")
+        assert (found["target"], found["fate"], found["reason"]) == ("_unclaimed", "ignored", "TagNotFollowed")
         assert found["verdict"].endswith("was ignored (TagNotFollowed): the followed tag is main")
         assert [each["target"] for each in client.get("why?of=r-1").json()] == ["vision"]
         words = detail(client.get("targets/vision/why?of=vision-app:dev"), 404)

@@ -60,11 +60,11 @@ def test_a_readers_key_is_set_for_every_function_that_reads() -> None:
     assert sorted(found[1].split()) == sorted(route.function for route in ROUTES if route.method == "GET")
 
 
-def test_every_outcome_is_explained() -> None:
+def test_every_fate_is_explained() -> None:
     source = Path(why.__file__).read_text()
     said = set(re.findall(r'(?:_told\(book, release|_Finding\(name|_Finding\(f"event \{key\}"), "([a-z ]+)"', source))
-    said |= set(re.findall(r'outcome = "([a-z ]+)" if .+ else "([a-z ]+)"', source)[0])
-    table = TEXT.partition("| outcome |")[2].partition("\n\n")[0]
+    said |= set(re.findall(r'fate = "([a-z ]+)" if .+ else "([a-z ]+)"', source)[0])
+    table = TEXT.partition("| fate |")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.splitlines()[2:]]
     assert {name for row in rows for name in re.findall(r"`([a-z ]+)`", row)} == said
 
