@@ -429,10 +429,16 @@ class Commands:
         )
 
     def _raise_fence(self, target: Target) -> None:
-        """Bring the Deployment's fence up to the ledger's. Raises Retryable if the Deployment keeps changing."""
+        """Bring the Deployment's fence up to that of the hold. Raises Retryable if the Deployment keeps changing.
+
+        A fence that a rollout took since (a rollback, or a release after the hold was lifted) is left to its own patch:
+        who finds it on the Deployment takes the patch for made.
+        """
         where, cluster = target.deployment, self.pipeline.context.cluster
         for _ in range(5):
-            fence = self.pipeline.ledgers.read(target.name).state.fence
+            state = self.pipeline.ledgers.read(target.name).state
+            intended = state.active is not None and state.active.fence == state.fence
+            fence = state.fence - 1 if intended else state.fence
             view = cluster.deployment(where.namespace, where.name)
             if view.fence is not None and view.fence >= fence:
                 return

@@ -556,6 +556,18 @@ def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
     assert world.version("").model_version == "1.0"
 
 
+def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone():
+    world = World()
+    first_release(world)
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))
+    world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="over"))
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))  # its first attempt came this late
+    world.run()
+    assert phases(world) == [("r-1", "retired"), ("r-2", "live")]
+
+
 def test_a_hold_does_not_stop_a_rollback():
     world = World()
     first_release(world)
