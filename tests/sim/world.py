@@ -173,7 +173,6 @@ class World:
         for path, data in model.files:
             self.models.put("models", f"{where}/{path}", data)
         blob = self.models.put("models", f"{where}/manifest.json", model.manifest)
-        self.gone_models.discard(model.digest)
         self.published_models.append(Half(version, model.digest, contract, blob.modified_at))
         self.hub.tell(f"the data scientist uploads model {version} to {where}")
         sequencer = f"{self.models.writes:064x}"
