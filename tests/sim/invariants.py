@@ -209,7 +209,8 @@ def _verdicts_without_cause(seen: Seen) -> Iterator[str]:
     """What is rejected for its answers answers wrongly; nobody is blamed who was not there."""
     for _, entry in [*seen.each(Rejected), *seen.each(Failed)]:
         is_wrong = seen.planned[entry.release][1].pair.model in seen.run.truth.wrong_models
-        if entry.reason in ("GateFailed", "CandidateAnswerUnusable") and not is_wrong:
+        was_slow = "slowest answer" in entry.message  # a worker that slept while it asked cannot tell
+        if entry.reason in ("GateFailed", "CandidateAnswerUnusable") and not is_wrong and not was_slow:
             yield f"r-{entry.release} was rejected as {entry.reason}, and answers rightly"
         if entry.reason in ("ChangedByOthers", "GatePodExists"):
             yield f"r-{entry.release} ended as {entry.reason}, and nobody else was there"
