@@ -261,10 +261,11 @@ class Pipeline:
         """Append the outcome of a step, unless another worker recorded one first.
 
         Something else may have been appended meanwhile, an event for instance: then the outcome of an effect still
-        holds as long as its release stands where it stood, while a mere decision is made anew.
+        holds as long as its release stands where it stood, while a mere decision is made anew: a hold, a new fence.
         """
         decided_from = _standing(reading.state, step)
         is_effect = isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify)
+        is_effect = is_effect and not isinstance(entry, Intended | Held)
 
         def entries(state: State) -> list[AnyEntry]:
             holds = state is reading.state or (is_effect and _standing(state, step) == decided_from)

@@ -5,10 +5,12 @@ import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ModelPublished
+from shipmate.core.fence import raise_fence_patch
 from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from tests.fakes.ledgers import Fault
 from tests.world import TARGET, World
 
 
@@ -554,6 +556,24 @@ def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
     world.run()
     assert phases(world)[-1] == ("r-2", "held")
     assert world.version("").model_version == "1.0"
+
+
+def test_a_new_fence_is_taken_anew_if_a_hold_came_first():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    view = world.cluster.deployment("vision", "vision")
+    world.cluster.patch_deployment(
+        "vision", "vision", raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=10)
+    )  # another Shipmate, say
+    hold = HoldBody(reason="stop")
+    world.ledgers.on_conflict = lambda target: (
+        None if world.state.hold else world.commands().hold(target, "key-1", "ana", hold)
+    )
+    world.ledgers.fail_next(Fault.CONFLICT)
+    world.run()
+    assert phases(world)[-1] == ("r-2", "held")
 
 
 def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone():
