@@ -118,7 +118,7 @@ def _described(name: str, url: str) -> dict[str, object]:
         "quiet_seconds": 0.3,
         "rollout_within_seconds": 120,
         "gate": {"ready_within_seconds": 60},
-        "verify": {"replies": 10, "within_seconds": 10},
+        "verify": {"replies": 10, "within_seconds": 15},
     }
 
 
