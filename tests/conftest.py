@@ -20,8 +20,14 @@ from localcloud import storage
 from localcloud.config import Cloud, state_root
 
 HERE = Path(__file__).parent
-ON_THE_CLUSTER = "cluster"
-"""The group of all tests that use the one Kubernetes of the machine."""
+ON_THE_CLUSTER = (
+    HERE / "contracts" / "test_cluster_contract.py",
+    HERE / "e2e",
+    HERE / "localcloud" / "test_kubernetes.py",
+    HERE / "localcloud" / "test_preflight.py",
+)
+"""Where tests run pods on the one Kubernetes of the machine: they are one group. The rest of what is marked `cluster`
+needs its programs alone."""
 
 
 class Together(LoadScopeScheduling):
@@ -42,14 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE / "sim" in item.path.parents:
             item.add_marker(pytest.mark.sim)
-    items.sort(key=lambda item: _group(item.path) != ON_THE_CLUSTER)
+    items.sort(key=lambda item: _group(item.path) != "cluster")
 
 
 @cache
 def _group(file: Path) -> str:
     """Return what the tests of a file share with others: the cluster, the simulator's processes, or just the file."""
-    if HERE / "e2e" in file.parents or "pytest.mark.cluster" in file.read_text():
-        return ON_THE_CLUSTER
+    if any(place in (file, *file.parents) for place in ON_THE_CLUSTER):
+        return "cluster"
     return "sim" if HERE / "sim" in file.parents else str(file)
 
 
