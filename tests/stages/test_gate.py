@@ -1,0 +1,40 @@
+"""The gate over a whole world in memory: what the pace of answers comes to."""
+
+from shipmate.core.ledger import Phase
+from tests.fakes.cluster import Asked, Reply
+from tests.world import World
+
+LONGER_THAN_ALLOWED = 46.0
+
+
+def world_with_answers_that_take_long(times: int) -> World:
+    """Return a world with r-1 live and a new model, whose candidate takes long over its first answers."""
+    world = World()
+    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
+        world.pipeline().intake(event)
+    world.run()
+    answering, slow = world.cluster.answering, []
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/score" and len(slow) < times:
+            slow.append(asked)
+            world.clock.sleep(LONGER_THAN_ALLOWED)
+        return answering(asked)
+
+    world.cluster.answering = answer
+    world.pipeline().intake(world.publish_model("1.1"))
+    world.run()
+    return world
+
+
+def test_a_worker_that_slept_while_it_asked_blames_no_candidate() -> None:
+    world = world_with_answers_that_take_long(1)
+    assert world.state.release(2).phase is Phase.LIVE
+    assert not world.state.quarantine
+
+
+def test_a_candidate_that_is_slow_each_time_is_rejected() -> None:
+    world = world_with_answers_that_take_long(2)
+    release = world.state.release(2)
+    assert release.phase is Phase.REJECTED
+    assert release.message == "the slowest answer took 46.00 s, allowed 5.00 s"
