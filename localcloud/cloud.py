@@ -157,9 +157,11 @@ class LocalCloud:
         remembered.write_text(wanted)
 
     def _write_targets(self, text: str) -> Sequence[Target]:
-        """Write the targets file, if it is right, and return what is in it."""
+        """Write the targets file if it is right, and return its targets. A Functions host that read another stops."""
         targets = parse_targets(text.encode(), "the targets file")
         self.targets_file.parent.mkdir(parents=True, exist_ok=True)
+        if self.targets_file.exists() and self.targets_file.read_text() != text:
+            functions_host(self.cloud, ROOT, {}).stop()
         self.targets_file.write_text(text)
         return tuple(targets.values())
 

@@ -18,7 +18,6 @@ from localcloud.demo.show import Screen
 from localcloud.demo.story import DemoError, Story
 from localcloud.making import SetupError
 from localcloud.processes import StartError
-from localcloud.targets import TargetCluster
 from shipmate.errors import ShipmateError
 
 TARGET = NAMESPACE = "vision"
@@ -70,13 +69,11 @@ def _run(screen: Screen, local: LocalCloud) -> None:
     node = _try_out(screen, local) if foreign else None
     screen.step("starting the local cloud")
     local.stop()  # what an earlier run left goes on from its ledger, with the code as it is now
-    local.start(targets_yaml=EXAMPLE_TARGETS.read_text())
+    url = _door(local, node) if foreign else EXAMPLE_URL
+    local.start(targets_yaml=EXAMPLE_TARGETS.read_text().replace(EXAMPLE_URL, url))
     for part in local.status():
         screen.done(f"{part.name:<10} {part.address}")
-    url = _wait_for_door(local.target_cluster(), node) if foreign else EXAMPLE_URL
     screen.done(f"{'app':<10} {url}")
-    if foreign:
-        local.start(targets_yaml=EXAMPLE_TARGETS.read_text().replace(EXAMPLE_URL, url))
     api = Api(local.cloud.functions_url, local.api_key, TARGET)
     with tempfile.TemporaryDirectory() as folder:
         story = Story(
@@ -117,8 +114,10 @@ def _try_out(screen: Screen, local: LocalCloud) -> str | None:
     return node
 
 
-def _wait_for_door(cluster: TargetCluster, node: str | None) -> str:
-    """Return the public address of the Service in a cluster of the user's own. Raises DemoError."""
+def _door(local: LocalCloud, node: str | None) -> str:
+    """Set up what the target runs on in a cluster of the user's own, and return where users ask. Raises DemoError."""
+    cluster = local.target_cluster()
+    cluster.apply_target(local.cloud, NAMESPACE, registry=local.registry)
     if node is not None:
         return f"http://{node}:{cluster.node_port(NAMESPACE)}"
     deadline = time.monotonic() + 120

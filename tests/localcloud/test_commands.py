@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from localcloud import __main__ as program
-from localcloud.cloud import LocalCloud
+from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
 from localcloud.making import SetupError
 from localcloud.processes import Program, StartError
@@ -86,3 +86,54 @@ def test_a_wrong_targets_file_is_told_before_anything_starts(tmp_path: Path) -> 
 def test_the_app_settings_are_those_of_the_sample() -> None:
     sample = json.loads((Path(__file__).parents[2] / "local.settings.sample.json").read_text())["Values"]
     assert set(LocalCloud(Cloud("test")).app_settings("kubeconfig:x#y")) == set(sample)
+
+
+def test_a_functions_host_that_read_other_targets_is_stopped() -> None:
+    local = LocalCloud(Cloud("drill"))
+    host = Program("functions", ["sleep", "60"], local.cloud.state)
+    text = EXAMPLE_TARGETS.read_text()
+    local._write_targets(text)
+    host.start(lambda: True)
+    try:
+        local._write_targets(text)
+        assert host.pid() is not None
+        local._write_targets(text.replace("127.77.0.1", "127.77.0.2"))
+        assert host.pid() is None
+    finally:
+        host.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("name.azurecr.io", "https://name.azurecr.io"),
+        ("https://registry.test:5000/", "https://registry.test:5000"),
+        ("http://localhost:5001", "http://localhost:5001"),
+        ("http://127.0.0.1:5001/", "http://127.0.0.1:5001"),
+    ],
+)
+def test_a_registry_of_the_users_own_is_named_as_people_write_it(text: str, url: str) -> None:
+    assert program.registry_address(text) == url
+    assert LocalCloud(Cloud("demo"), "theirs", url).registry == url.partition("://")[2]
+    assert LocalCloud(Cloud("demo"), "theirs", url).app_settings("x")["SHIPMATE_REGISTRY"] == url
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http://registry.test:5000", "plain http is for a registry on this machine (http://localhost:<port>)"),
+        ("ftp://registry.test", "write <name>.azurecr.io, or http://localhost:<port>"),
+        ("registry.test/vision", "write <name>.azurecr.io, or http://localhost:<port>"),
+        ("me@registry.test", "write <name>.azurecr.io, or http://localhost:<port>"),
+    ],
+)
+def test_a_registry_that_shipmate_would_not_take_is_refused(text: str, words: str) -> None:
+    refused = run("demo", "--context", "theirs", "--registry", text)
+    assert refused.exit_code == 2
+    assert words in " ".join(refused.stderr.split()).replace("│ ", "")
+
+
+def test_a_registry_of_the_users_own_needs_a_cluster_of_theirs() -> None:
+    refused = run("demo", "--registry", "name.azurecr.io")
+    assert refused.exit_code == 2
+    assert "a registry of yours goes with a cluster of yours: name its --context too" in refused.stderr
