@@ -183,10 +183,16 @@ class Queue:
         self.poisoned = 0
         self.on_delivery: Callable[[Actor], None] = str
         self.hosts: Hosts | None = None
+        self.replaying = False
+        self._due: set[str] = set()  # targets with a message that waits, while everything is replayed
         self._messages: dict[str, int] = {}  # sent to each target
         self._held: dict[str, tuple[str, str, int]] = {}  # actor → the message that it works on
 
     def enqueue(self, target: str, delay_seconds: float = 0) -> None:
+        if self.replaying and not delay_seconds:
+            if target in self._due:
+                return  # an equal message is due already, and nothing can be lost any more
+            self._due.add(target)
         number = self._messages[target] = self._messages.get(target, 0) + 1
         name = f"{target} message {number}"
         late = self.hub.chance("late messages", name, 0.03)
@@ -205,6 +211,7 @@ class Queue:
         if actor is None or self.hosts is None:
             raise AssertionError(name)
         actor.target = target
+        self._due.discard(target)
         self._held[actor.name] = (target, name, count)
         try:
             said = self.hosts.run(actor, lambda pipeline: self._advance(actor, pipeline))

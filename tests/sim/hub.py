@@ -144,7 +144,13 @@ class Hub:
         fault, seconds = self.faults.fate(actor.name, actor.number, operation, occurrence)  # type: ignore[attr-defined]
         if fault is not None:
             return self._struck(actor, operation, (fault, seconds), method, args, kwargs)  # type: ignore[arg-type]
-        self.pause(seconds)
+        at = self.now + seconds  # as in pause(), without a call
+        if at <= self._until and self._steps_left and (not self._waiting or self._waiting[0][0] > at):
+            self.now = at
+            self.steps += 1
+            self._steps_left -= 1
+        else:
+            self.pause(seconds)
         if actor.doomed:  # type: ignore[attr-defined]
             raise Crash
         if self.outages:

@@ -149,6 +149,7 @@ class Simulation:
     def _replay(self) -> None:
         """Deliver every event and a message for each target once more."""
         self.hub.tell("-- everything is delivered once more --")
+        self.queue.replaying = True
         for event in self.delivered:
             self.hub.spawn(f"replay {event.event_id}", lambda event=event: self._deliver(event, again=False))  # type: ignore[misc]
         for name in self.world.targets:
