@@ -285,7 +285,8 @@ def _live(state: State, entry: Live) -> State:
     if release.is_rollback:
         if release.undoes is not None:
             state = _changed(state, release.undoes, phase=Phase.ROLLED_BACK)
-        state = replace(state, hold=state.hold or Hold(entry.id, release.author, release.reason, entry.at))
+        if state.hold is None or state.hold.scope != "all":  # whoever holds one kind of half did not mean the other
+            state = replace(state, hold=Hold(entry.id, release.author, release.reason, entry.at))
     verified = (*state.verified, entry.release)[-RELEASES_KEPT:]
     return _quarantined(replace(state, live=entry.release, verified=verified), entry.quarantine)
 

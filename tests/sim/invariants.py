@@ -439,9 +439,7 @@ def _holds(seen: Seen) -> Iterator[tuple[str, str, int, int]]:
     for place, entry in [*seen.each(HoldSet), *seen.each(Live)]:
         if isinstance(entry, HoldSet):
             held, scope = entry.id, entry.scope
-        elif (
-            isinstance(entry, Live) and not seen.is_forward(entry.release) and model.hold(seen.entries[:place]) is None
-        ):
+        elif isinstance(entry, Live) and getattr(model.hold(seen.entries[: place + 1]), "id", None) == entry.id:
             held, scope = entry.id, "all"
         else:
             continue

@@ -344,14 +344,14 @@ def _last_stage(entries: Entries) -> AnyEntry | None:
 
 
 def hold(entries: Entries) -> Hold | None:
-    """Return the hold in force: a person's, or that of a rollback that found none."""
+    """Return the hold in force: a person's, or that of a rollback that found none on everything."""
     found = None
     for entry in _of(entries, HoldSet, Resumed, Live):
         if isinstance(entry, HoldSet):
             found = Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope)
         elif isinstance(entry, Resumed) and found is not None and entry.hold == found.id:
             found = None
-        elif isinstance(entry, Live) and found is None:
+        elif isinstance(entry, Live) and (found is None or found.scope != "all"):
             planned = _planned(entries, entry.release)
             if planned.to is not None:
                 found = Hold(entry.id, planned.author, planned.reason, entry.at)
