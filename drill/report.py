@@ -163,6 +163,10 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     fate = ", ".join(f"{count} {what}" for what, count in sorted(found["fates"].items()))
     return [
         ("world", f"{found['targets']} targets, {size['instances']} Functions workers, users at {size['doors']} doors"),
+        (
+            "faults of Event Grid",
+            f"{size['duplicates']:.0%} twice, all others late or overtaken, by up to {size['late_seconds']:.0f} s",
+        ),
         ("burst", f"{found['publishes']} publishes; with each target's first: {fate}"),
         (
             "events taken in",

@@ -43,7 +43,7 @@ class Size:
     instances: int = 3
     duplicates: float = 0.3
     """The share of events that are delivered twice; all others are delayed or held back for a later one."""
-    late_seconds: float = 15.0
+    late_seconds: float = 30.0
     """How much later a duplicate or a delayed event is delivered."""
     quiet_seconds: float = 10.0
     quiet_cap_seconds: float = 60.0
