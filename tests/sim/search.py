@@ -69,7 +69,7 @@ def run_block(seeds: range) -> Tally:
     with many_runs():
         for seed in seeds:
             _run(seed, tally)
-    tidy()
+        tidy()
     tally.cpu_seconds = time.process_time() - started
     return tally
 
@@ -86,6 +86,7 @@ def _run(seed: int, tally: Tally) -> None:
         tally.states.update(reached(simulation.hub, history))
     tally.seeds += 1
     tally.faults.update(simulation.hub.counts)
+    simulation.dissolve()
 
 
 def search(

@@ -97,6 +97,11 @@ class Simulation:
             calm_steps=calm_steps,
         )
 
+    def dissolve(self) -> None:
+        """Let go of everything, so that no collector of cycles has to find it; the simulation is of no use after."""
+        for part in (self.hosts, self.queue, self.world.cluster, self.world, self.hub, self):
+            part.__dict__.clear()
+
     def _decide_the_truth(self) -> None:
         """Say from the start what each version is worth: the same bytes are as good later as now."""
         for happening in self.plan.happenings:
