@@ -3,6 +3,7 @@
 The target's first release is live and there is no other.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -30,7 +31,7 @@ def detail(reply: httpx.Response, status: int) -> str:
     assert reply.headers["Content-Type"] == "application/problem+json"
     problem = reply.json()
     assert (problem["type"], problem["status"]) == ("about:blank", status)
-    assert problem["title"] == httpx.codes(status).name.replace("_", " ").title()
+    assert problem["title"] == HTTPStatus(status).phrase
     return str(problem["detail"])
 
 
