@@ -521,6 +521,11 @@ def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> 
         wanted = _release(state, body.to)
         if not wanted.was_live or wanted.image is None:
             raise Conflict(f"{wanted.name} was never live: release it instead, so that it passes its gate")
+        if state.is_quarantined(wanted.pair):
+            raise Conflict(
+                f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
+                '"override": true, so that it passes its gate'
+            )
         if wanted.pair == serving.pair and deployed == serving.name and active is None:
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone

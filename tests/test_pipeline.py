@@ -601,6 +601,17 @@ def test_a_hold_does_not_stop_a_rollback():
     assert world.version("").model_version == "1.0"
 
 
+def test_nobody_goes_back_to_what_is_quarantined():
+    world = World()
+    first_release(world)
+    world.pipeline().intake(world.push_app("2.3.1"))
+    world.run()
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="wrong percentages"))
+    world.run()
+    with pytest.raises(Conflict, match="the pair of r-2, or a half of it, is quarantined: release it instead"):
+        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="a mistake", to="r-2"))
+
+
 def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record():
     world = World()
     first_release(world)
