@@ -101,7 +101,7 @@ class Faults:
         self.dice = Dice(seed)
         self._base = self.dice.bits("calls")
         self._on = {kind: self._strength(str(kind)) for kind in (*_RATES, *OTHERS)}
-        self._tables = {name: self._table(operation) for name, operation in OPERATIONS.items()}
+        self._tables: dict[str, tuple[tuple[float, Fault], ...]] = {}
 
     def strength(self, kind: str) -> float:
         """Return how strong a kind of trouble is in this seed: 0 where it is off, 1 as usual."""
@@ -123,7 +123,8 @@ class Faults:
             if more:
                 upto += more
                 found.append((upto * 2**32, kind))
-        return tuple(found)
+        table = self._tables[operation.name] = tuple(found)
+        return table
 
     def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
         """Return what happens to the n-th such call of an actor; `number` stands for the actor's name."""
@@ -133,7 +134,7 @@ class Faults:
         bits ^= bits >> 31
         seconds = (bits & 0xFFFF) * (0.15 / 0xFFFF) + 0.001
         share = bits >> 32
-        table = self._tables[operation.name]
+        table = self._tables.get(operation.name) or self._table(operation)
         if share >= table[-1][0]:
             return None, seconds
         kind = next(kind for upto, kind in table if share < upto)

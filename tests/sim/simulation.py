@@ -24,7 +24,7 @@ from tests.sim.pieces import app_image, model_folder
 from tests.sim.plans import Happening, Plan, app_version, drawn
 from tests.sim.world import NAMESPACE, World
 
-SWEEP_SECONDS = 90.0
+SWEEP_SECONDS = 120.0
 MOST_CHAOS_STEPS = 40_000
 MOST_CALM_STEPS = 20_000
 RETRY_SECONDS = 8.0
