@@ -1,4 +1,4 @@
-"""The simulator's light cluster treats patches and gate pods as the fake cluster does, which the contract suite holds."""
+"""The light cluster treats patches and gate pods as the fake cluster does, which the contract suite holds."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
