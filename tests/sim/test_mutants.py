@@ -5,6 +5,7 @@ import pytest
 from tests.sim.mutants import CLASSES, MUTANTS, SEEDS, Mutant, first
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_fault_is_found(mutant: Mutant) -> None:
     found = first(mutant)
