@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import msgspec
 
-from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.commands import Answer, Commands
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
@@ -20,6 +20,7 @@ from tests.sim.hosts import Hosts, Queue
 from tests.sim.hub import Actor, Crash, Hub
 from tests.sim.invariants import check
 from tests.sim.observer import Observer, effects
+from tests.sim.people import give
 from tests.sim.pieces import app_image, model_folder
 from tests.sim.plans import Happening, Plan, app_version, drawn
 from tests.sim.world import NAMESPACE, World
@@ -236,7 +237,7 @@ class Simulation:
             self.hub.pause(later)
             while True:
                 try:
-                    answer = self.hosts.run(actor, lambda pipeline: self._command(Commands(pipeline), happening))
+                    answer = self.hosts.run(actor, lambda pipeline: give(Commands(pipeline), happening))
                 except (Conflict, NotFound, Invalid) as error:
                     self.hub.tell(f"{actor}: refused: {error}")
                     self.hub.counts["command refused"] += 1
@@ -252,19 +253,6 @@ class Simulation:
                 self.hub.pause(RETRY_SECONDS)
             if later:
                 self.hub.reached.add("a command is repeated with its key")
-
-    def _command(self, commands: Commands, asked: Happening) -> Answer:
-        name, key, live = asked.target, asked.key, asked.if_live
-        match asked.what:
-            case "rollback":
-                return commands.rollback(name, key, "bo", RollbackBody(reason="worse", to=asked.to, if_live=live))
-            case "resume":
-                return commands.resume(name, key, "ana", ResumeBody(reason="go on"))
-            case "release":
-                body = ReleaseBody(reason="now", release=asked.to, override=asked.override, if_live=live)
-                return commands.release(name, key, "ana", body)
-            case _:
-                return commands.hold(name, key, "ana", HoldBody(reason="stop", scope=asked.scope, if_live=live))
 
     def _answered(self, actor: Actor, asked: Happening, answer: object) -> None:
         if not isinstance(answer, Answer):
