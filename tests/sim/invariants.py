@@ -435,16 +435,14 @@ def _passed_its_gate(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
 
 
 def _holds(seen: Seen) -> Iterator[tuple[str, str, int, int]]:
-    """Yield each hold's id and scope, its entry's place, and the place of the entry that lifted it."""
-    for place, entry in [*seen.each(HoldSet), *seen.each(Live)]:
-        if isinstance(entry, HoldSet):
-            held, scope = entry.id, entry.scope
-        elif isinstance(entry, Live) and getattr(model.hold(seen.entries[: place + 1]), "id", None) == entry.id:
-            held, scope = entry.id, "all"
-        else:
-            continue
-        lifted = [index for index, each in seen.each(Resumed) if each.hold == held]
-        yield held, scope, place, lifted[0] if lifted else len(seen.entries)
+    """Yield each hold's id and scope, its entry's place, and the place of the entry that ended it."""
+    changes = sorted(index for kind in (HoldSet, Resumed, Live) for index, _ in seen.each(kind))
+    holds = {index: model.hold(seen.entries[: index + 1]) for index in changes}
+    for place, hold in holds.items():
+        if hold is not None and hold.id == seen.entries[place].id:
+            later = [index for index in changes if index > place]
+            ended = [index for index in later if (now := holds[index]) is None or now.id != hold.id]
+            yield hold.id, hold.scope, place, ended[0] if ended else len(seen.entries)
 
 
 def _keeps_back(scope: str, pair: Pair, live: Pair | None) -> bool:
