@@ -8,7 +8,6 @@ from typing import Any
 import azure.functions as func
 import msgspec
 
-from shipmate.commands import Answer
 from shipmate.errors import (
     Ambiguous,
     Conflict,
@@ -20,6 +19,7 @@ from shipmate.errors import (
     Reused,
     ShipmateError,
 )
+from shipmate.views import Answer
 
 _STATUS: dict[type[ShipmateError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,

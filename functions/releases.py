@@ -1,4 +1,4 @@
-"""HTTP: what people ask of a target, and what they are shown. `shipmate.commands` has the meaning of each.
+"""HTTP: what people ask of a target (`shipmate.commands` has the meaning of each), and what they are shown (`.views`).
 
 Each function reads for who has the role reader (GET), or commands for who has the role releaser (POST).
 """
@@ -15,8 +15,9 @@ from functions.callers import Role, author_of, caller_of
 from functions.openapi import KEY, document
 from functions.problems import answered, read_body, taken
 from shipmate import wiring
-from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.commands import Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import Invalid, NotFound
+from shipmate.views import Answer, Views
 
 blueprint = func.Blueprint()
 
@@ -25,63 +26,63 @@ blueprint = func.Blueprint()
 @blueprint.route(route="targets", methods=["GET"])
 def targets(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets: where every target stands."""
-    return _view(req, lambda commands: commands.statuses())
+    return _view(req, lambda views: views.statuses())
 
 
 @blueprint.function_name("target")
 @blueprint.route(route="targets/{target}", methods=["GET"])
 def target(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}: where one target stands, and what happens next."""
-    return _view(req, lambda commands: commands.status(req.route_params["target"]))
+    return _view(req, lambda views: views.status(req.route_params["target"]))
 
 
 @blueprint.function_name("releases")
 @blueprint.route(route="targets/{target}/releases", methods=["GET"])
 def releases(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/releases: all releases, newest first."""
-    return _view(req, lambda commands: commands.releases(req.route_params["target"]))
+    return _view(req, lambda views: views.releases(req.route_params["target"]))
 
 
 @blueprint.function_name("release")
 @blueprint.route(route="targets/{target}/releases/{release}", methods=["GET"])
 def release(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/releases/{release}: one release with its stages, its gate report and its costs."""
-    return _view(req, lambda commands: commands.history(req.route_params["target"], req.route_params["release"]))
+    return _view(req, lambda views: views.history(req.route_params["target"], req.route_params["release"]))
 
 
 @blueprint.function_name("plan")
 @blueprint.route(route="targets/{target}/plan", methods=["GET"])
 def plan(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/plan: the newest pair that may ship, and what happens next."""
-    return _view(req, lambda commands: commands.plan(req.route_params["target"]))
+    return _view(req, lambda views: views.plan(req.route_params["target"]))
 
 
 @blueprint.function_name("request")
 @blueprint.route(route="targets/{target}/requests/{request}", methods=["GET"])
 def request(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/requests/{request}: what became of a command."""
-    return _view(req, lambda commands: commands.request(req.route_params["target"], req.route_params["request"]))
+    return _view(req, lambda views: views.request(req.route_params["target"], req.route_params["request"]))
 
 
 @blueprint.function_name("before_resume")
 @blueprint.route(route="targets/{target}/resume", methods=["GET"])
 def before_resume(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/resume: the hold, and what would ship if it were lifted."""
-    return _view(req, lambda commands: commands.before_resume(req.route_params["target"]))
+    return _view(req, lambda views: views.before_resume(req.route_params["target"]))
 
 
 @blueprint.function_name("why")
 @blueprint.route(route="targets/{target}/why", methods=["GET"])
 def why(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/targets/{target}/why?of=…: what became of anything that a target's ledger knows."""
-    return _view(req, lambda commands: commands.why(req.route_params["target"], req.params.get("of", "")))
+    return _view(req, lambda views: views.why(req.route_params["target"], req.params.get("of", "")))
 
 
 @blueprint.function_name("why_anywhere")
 @blueprint.route(route="why", methods=["GET"])
 def why_anywhere(req: func.HttpRequest) -> func.HttpResponse:
     """GET /api/why?of=…: the same from every ledger, also of events that concern no target."""
-    return _view(req, lambda commands: commands.why_anywhere(req.params.get("of", "")))
+    return _view(req, lambda views: views.why_anywhere(req.params.get("of", "")))
 
 
 @blueprint.function_name("openapi")
@@ -119,10 +120,10 @@ def resume(req: func.HttpRequest) -> func.HttpResponse:
     return _command(req, "resume", ResumeBody, lambda commands: commands.resume)
 
 
-def _view(req: func.HttpRequest, view: Callable[[Commands], Any]) -> func.HttpResponse:
+def _view(req: func.HttpRequest, view: Callable[[Views], Any]) -> func.HttpResponse:
     def read() -> Any:
         caller_of(req, sign_in=wiring.settings().sign_in).check(Role.READER)
-        return view(wiring.commands())
+        return view(wiring.commands().views)
 
     return answered(read)
 

@@ -1,4 +1,4 @@
-"""What people ask of a target: release, roll back, hold, resume; and what they are shown.
+"""What people ask of a target: release, roll back, hold, resume. What they are shown is in `shipmate.views`.
 
 Called by the HTTP triggers. Each command is recorded in the target's ledger with its author and reason before it is
 answered; what becomes of it is the pipeline's work. A command that repeats an idempotency key changes nothing.
@@ -7,9 +7,7 @@ answered; what becomes of it is the pipeline's work. A command that repeats an i
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
-from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -17,11 +15,9 @@ from msgspec import Meta
 
 from shipmate.core import plan
 from shipmate.core.fence import adopt_patch, raise_fence_patch
-from shipmate.core.history import ReleaseHistory, begins_at, release_history
 from shipmate.core.ledger import (
     AnyEntry,
     AppHalf,
-    Hold,
     HoldSet,
     ModelHalf,
     Phase,
@@ -33,15 +29,14 @@ from shipmate.core.ledger import (
     Scope,
     State,
 )
-from shipmate.core.plan import Step
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
-from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
-from shipmate.pipeline import NO_TARGET, Pipeline
+from shipmate.pipeline import Pipeline
 from shipmate.stages.context import Stamp
 from shipmate.stages.record import append
 from shipmate.stages.rollout import fence_in_cluster
+from shipmate.views import Answer, Shipment, Views, release_called, version_of
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 Author = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -84,75 +79,25 @@ type Decide = Callable[[State], tuple[list[AnyEntry], str]]
 """From the state just read: the entries that record a command, and what it will come to, in words."""
 
 
-class Shipment(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes to traffic next once nothing holds it."""
-
-    pair: Pair
-    app: str  # its version
-    model: str  # its version
-    release: str | None  # None: it is yet to be planned
-    gate_passed: bool
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command came to. `accepted` says that it is on record, never that it is done."""
-
-    accepted: bool
-    message: str
-    request: str
-    target: str
-    release: str | None = None  # once one was planned for it
-    ships: Shipment | None = None  # a resume: what it lets go
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a target stands, in words and in numbers."""
-
-    target: str
-    serving: Release | None
-    active: Release | None
-    hold: str | None
-    next: str  # what happens next, or why nothing does
-    app_head: str | None
-    model_head: str | None
-    quarantined: tuple[str, ...]
-    public_url: str
-    drift: str | None = None  # where the Deployment asks for something else than the ledger says is live
-
-
-class PlanView(msgspec.Struct, frozen=True, kw_only=True):
-    """What Shipmate would release next if nobody asked for anything: the newest pair that may ship, by versions."""
-
-    target: str
-    app: str | None
-    model: str | None
-    next: str  # what happens next, or why nothing does
-    waiting: str | None  # what waits for a partner, and for which
-
-
-class ResumeView(msgspec.Struct, frozen=True, kw_only=True):
-    """The hold of a target, and what a resume would let go."""
-
-    target: str
-    hold: Hold | None
-    ships: Shipment | None
-    message: str
-
-
 REFUSAL_KEPT = timedelta(hours=1)
 """How often the refusal of one command to one person is recorded: nobody fills a ledger by being refused."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Commands:
-    """The commands and views, over the same ports as the pipeline."""
+    """The commands, over the same ports as the pipeline."""
 
     pipeline: Pipeline
+
+    @property
+    def views(self) -> Views:
+        """What people are shown, over the same ports."""
+        return Views(self.pipeline)
 
     def release(self, name: str, request: str, author: str, body: ReleaseBody) -> Answer:
         """Ask for a release. Raises NotFound, Invalid, Conflict with what stands in the way, Retryable, Ambiguous."""
         target = self.pipeline.target(name)
-        deployed = self._deployed(target)
+        deployed = self.views.deployed(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             newest, waiting = plan.newest_pair(state)
@@ -186,7 +131,7 @@ class Commands:
             )
             return (
                 entries,
-                f"releases app {_version(state.app(chosen.app))} with model {_version(state.model(chosen.model))}",
+                f"releases app {version_of(state.app(chosen.app))} with model {version_of(state.model(chosen.model))}",
             )
 
         return self._command("release", target, request, author, body, decide)
@@ -194,7 +139,7 @@ class Commands:
     def rollback(self, name: str, request: str, author: str, body: RollbackBody) -> Answer:
         """Ask to go back to an earlier release. Raises as `release` does."""
         target = self.pipeline.target(name)
-        deployed = self._deployed(target)
+        deployed = self.views.deployed(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             back_to, undoes = _rollback_target(state, body, deployed)
@@ -242,7 +187,7 @@ class Commands:
             nonlocal ships
             if state.hold is None:
                 raise Conflict(f"{name} is not held")
-            ships, message = self._after_resume(target, state)
+            ships, message = self.views.after_resume(target, state)
             entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
             return [entry], message
 
@@ -260,98 +205,6 @@ class Commands:
             return [Refused(**self._stamp(), request=request, author=author, command=command, reason=reason)]
 
         append(self.pipeline.ledgers, name, entries)
-
-    # -- views
-
-    def status(self, name: str) -> Status:
-        """Return where a target stands. Raises NotFound, Retryable."""
-        target = self.pipeline.target(name)
-        state = self.pipeline.ledgers.read(name).state
-        return Status(
-            target=name,
-            serving=state.serving,
-            active=state.active,
-            hold=_held_by(state.hold) if state.hold is not None else None,
-            next=self._next(target, state),
-            app_head=state.apps[-1].version if state.apps else None,
-            model_head=state.models[-1].version if state.models else None,
-            quarantined=tuple(sorted(state.quarantine)),
-            public_url=target.public_url,
-            drift=self._drift(target, state),
-        )
-
-    def plan(self, name: str) -> PlanView:
-        """Return what a target would release next. Raises NotFound, Retryable."""
-        target = self.pipeline.target(name)
-        state = self.pipeline.ledgers.read(name).state
-        pair, waiting = plan.newest_pair(state)
-        return PlanView(
-            target=name,
-            app=_version(state.app(pair.app)) if pair is not None else None,
-            model=_version(state.model(pair.model)) if pair is not None else None,
-            next=self._next(target, state),
-            waiting=waiting.message if waiting is not None else None,
-        )
-
-    def before_resume(self, name: str) -> ResumeView:
-        """Return what a resume would let go. Raises NotFound, Retryable."""
-        target = self.pipeline.target(name)
-        state = self.pipeline.ledgers.read(name).state
-        if state.hold is None:
-            message = f"{name} is not held: {self._next(target, state)}"
-            return ResumeView(target=name, hold=None, ships=None, message=message)
-        ships, message = self._after_resume(target, state)
-        return ResumeView(target=name, hold=state.hold, ships=ships, message=message)
-
-    def why(self, name: str, of: str) -> Explanation:
-        """Return what became of what goes by a name in a target's ledger. Raises NotFound, Invalid, Retryable."""
-        target = self.pipeline.target(name)
-        return self._explained(name, of, lambda state: self._next(target, state))
-
-    def why_anywhere(self, of: str) -> tuple[Explanation, ...]:
-        """Return the same from each ledger that knows the name, also of events that concern no target."""
-        found: list[Explanation] = []
-        for name in self.pipeline.targets:
-            with suppress(NotFound):
-                found.append(self.why(name, of))
-        with suppress(NotFound):
-            found.append(self._explained(NO_TARGET, of, lambda _: ""))
-        if not found:
-            looked = ", ".join(sorted(self.pipeline.targets))
-            raise NotFound(
-                f"nothing is called {of[:100]!r} in any ledger: looked in {looked} and among the events that concern "
-                f"no target; understood are: {UNDERSTOOD}"
-            )
-        return tuple(found)
-
-    def statuses(self) -> tuple[Status, ...]:
-        """Return where every target stands."""
-        return tuple(self.status(name) for name in self.pipeline.targets)
-
-    def releases(self, name: str) -> tuple[Release, ...]:
-        """Return a target's releases, newest first."""
-        self.pipeline.target(name)
-        return self.pipeline.ledgers.read(name).state.releases[::-1]
-
-    def history(self, name: str, release: str) -> ReleaseHistory:
-        """Return all that is on record about a release. Raises NotFound."""
-        self.pipeline.target(name)
-        found = _release(self.pipeline.ledgers.read(name).state, release)
-        return release_history(found, self.pipeline.ledgers.history(name, begins_at(found)))
-
-    def request(self, name: str, request: str) -> Answer:
-        """Return what became of a command. Raises NotFound."""
-        self.pipeline.target(name)
-        state = self.pipeline.ledgers.read(name).state
-        if request not in state.requests:
-            raise NotFound(f"{name} knows no request {request[:60]!r}")
-        number = state.requests[request]
-        planned = next((release for release in state.releases if release.number == number), None)
-        message, release = "recorded; no release was planned for it", None
-        if number is not None:
-            release = f"r-{number}"
-            message = f"{release} is {planned.phase}" if planned is not None else f"{release} is over long since"
-        return Answer(accepted=True, message=message, request=request, target=name, release=release)
 
     # -- pieces
 
@@ -376,57 +229,7 @@ class Commands:
         if body.dry_run:
             return Answer(accepted=False, message=f"would be taken: {message}", request=request, target=target.name)
         self.pipeline.queue.enqueue(target.name)  # the first attempt may have died before its own
-        return self.request(target.name, request)
-
-    def _after_resume(self, target: Target, state: State) -> tuple[Shipment | None, str]:
-        """Return what ships once the hold is lifted, and that in words."""
-        after = msgspec.structs.replace(state, hold=None)
-        ready = after.active if after.active is not None and not after.active.is_rollback else None
-        pair = ready.pair if ready is not None else None
-        following = self._next(target, after)
-        match self._step(target, after):
-            case plan.Intend(release):
-                ready, pair = release, release.pair
-            case plan.Plan(wanted, trigger) if trigger != "blame":
-                pair = wanted
-            case plan.Wait() | plan.Supersede() if ready is None:  # a quiet window, or a newer pair than the held one
-                pair, _ = plan.newest_pair(after)
-            case _:
-                pass
-        if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):
-            return None, f"nothing is ready to ship: {following}"
-        ships = Shipment(
-            pair=pair,
-            app=_version(after.app(pair.app)),
-            model=_version(after.model(pair.model)),
-            release=ready.name if ready is not None else None,
-            gate_passed=ready is not None and ready.phase not in (Phase.PLANNED, Phase.BUILT),
-        )
-        what = f"{ships.release or 'a new release'} (app {ships.app}, model {ships.model})"
-        gate = "it passed its gate" if ships.gate_passed else "it is yet to pass its gate"
-        return ships, f"{what} ships: {gate}; {following}"
-
-    def _explained(self, ledger: str, of: str, upcoming: Callable[[State], str]) -> Explanation:
-        parse_name(of)  # before anything is read for it
-        state = self.pipeline.ledgers.read(ledger).state
-        entries = list(islice(self.pipeline.ledgers.history(ledger), state.length))
-        return explain(of, ledger, state, entries, upcoming(state))
-
-    def _deployed(self, target: Target) -> str | None:
-        """Return the name of the release that the Deployment asks for now."""
-        where = target.deployment
-        return self.pipeline.context.cluster.deployment(where.namespace, where.name).release
-
-    def _drift(self, target: Target, state: State) -> str | None:
-        if state.serving is None or state.active is not None:
-            return None
-        deployed = self._deployed(target)
-        if deployed == state.serving.name:
-            return None
-        return (
-            f"the Deployment asks for {deployed or 'no release'}, and {state.serving.name} was live last: "
-            "somebody changed it, or a rollback failed; roll back to set it right"
-        )
+        return self.views.request(target.name, request)
 
     def _raise_fence(self, target: Target) -> None:
         """Bring the Deployment's fence up to that of the hold. Raises Retryable if the Deployment keeps changing.
@@ -453,28 +256,6 @@ class Commands:
             "the hold is on record, but the Deployment changes faster than its fence can be raised; ask again"
         )
 
-    def _next(self, target: Target, state: State) -> str:
-        """Return in words what happens next to a target in this state."""
-        step = self._step(target, state)
-        match step:
-            case plan.Idle(_, message):
-                return message
-            case plan.Wait(until, reason):
-                return f"waits until {until:%H:%M:%S} UTC: {reason}"
-            case plan.Plan(pair, _, _, reason):
-                versions = f"app {_version(state.app(pair.app))} with model {_version(state.model(pair.model))}"
-                return f"releases {versions}: {reason}"
-            case plan.WaitForPartner(_, _, message) | plan.Supersede(_, message):
-                return message
-            case plan.Resolve():
-                return "reads what was published"
-            case _:
-                return f"{type(step).__name__.lower()}: {step.release.name}"
-
-    def _step(self, target: Target, state: State) -> Step:
-        context = self.pipeline.context
-        return plan.decide(state, target, context.clock.now(), context.worker, self.pipeline.stalled_seconds)
-
     def _stamp(self) -> Stamp:
         return self.pipeline.context.stamp()
 
@@ -484,7 +265,7 @@ def _wanted(state: State, body: ReleaseBody) -> Pair | None:
     if body.release is not None:
         if body.app is not None or body.model is not None:
             raise Invalid("give either release, or app and model, or none of them for the newest pair")
-        return _release(state, body.release).pair
+        return release_called(state, body.release).pair
     if body.app is None and body.model is None:
         return None
     app, model = body.app or _head(state.apps, "app"), body.model or _head(state.models, "model")
@@ -501,13 +282,6 @@ def _head(halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Dig
     return halves[-1].digest
 
 
-def _release(state: State, name: str) -> Release:
-    for release in state.releases:
-        if release.name == name:
-            return release
-    raise NotFound(f"there is no release {name[:20]!r}; see the list of releases")
-
-
 def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> tuple[Release, Release | None]:
     """Return the release to go back to, and the one that is undone. Raises NotFound, Conflict."""
     serving, active = state.serving, state.active
@@ -518,7 +292,7 @@ def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> 
     moving = active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT)
     undone = active if moving and active is not None else serving
     if body.to is not None:
-        wanted = _release(state, body.to)
+        wanted = release_called(state, body.to)
         if not wanted.was_live or wanted.image is None:
             raise Conflict(f"{wanted.name} was never live: release it instead, so that it passes its gate")
         if state.is_quarantined(wanted.pair):
@@ -546,11 +320,6 @@ def _check_live(state: State, body: _Body) -> None:
         raise Conflict(f"you asked for this while {body.if_live} is live, and {live} is; look again, then decide")
 
 
-def _held_by(hold: Hold) -> str:
-    scope = "" if hold.scope == "all" else f", {hold.scope}s only"
-    return f"{hold.author}{scope}: {hold.reason}"
-
-
 def _fingerprint(verb: str, author: str, body: _Body) -> str:
     """Return what tells one command from another under the same idempotency key."""
     canonical = msgspec.json.encode([verb, msgspec.structs.replace(body, author=author)], order="deterministic")
@@ -564,7 +333,3 @@ def _check_repeated(state: State, request: str, fingerprint: str) -> None:
             f"the Idempotency-Key {request!r} was used before for another command, body or author: what it asked for "
             "is on record; choose a new key for a new command"
         )
-
-
-def _version(half: AppHalf | ModelHalf | None) -> str:
-    return half.version if half is not None else "unknown"

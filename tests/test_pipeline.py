@@ -161,7 +161,7 @@ def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
     cost = world.state.release(3).cost
     assert cost is not None
     assert cost.uploaded == 0
-    status = world.commands().status("vision")
+    status = world.commands().views.status("vision")
     assert status.hold == "bo: wrong percentages"
 
 
@@ -336,7 +336,7 @@ def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes():
     world.pipeline().intake(world.publish_model("2.0", contract="2"))
     world.run()
     assert phases(world) == [("r-1", "live")]
-    assert "needs app contract 2" in world.commands().status("vision").next
+    assert "needs app contract 2" in world.commands().views.status("vision").next
     world.pipeline().intake(world.push_app("3.0.0", contract="2"))
     world.run()
     seen = world.version("")
@@ -426,7 +426,7 @@ def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
     first_release(world)
     world.pipeline().intake(world.publish_model("2.0", contract="2"))
     world.run()
-    seen = world.commands().plan("vision")
+    seen = world.commands().views.plan("vision")
     assert (seen.app, seen.model) == ("2.3.0", "1.0")
     assert seen.waiting is not None
     assert seen.waiting.startswith("model 2.0 needs app contract 2, app 2.3.0 speaks 1")
@@ -434,7 +434,7 @@ def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
 
 def test_an_unknown_target_is_named_with_those_there_are():
     with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
-        World().commands().status("nobody")
+        World().commands().views.status("nobody")
 
 
 def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the_same():
@@ -535,14 +535,14 @@ def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wr
     world.pipeline().intake(world.push_app("2.3.1"))
     world.run()
     assert phases(world)[-1] == ("r-3", "failed")
-    drift = world.commands().status("vision").drift
+    drift = world.commands().views.status("vision").drift
     assert drift is not None
     assert drift.startswith("the Deployment asks for r-3, and r-1 was live last")
     world.broken_doors.clear()
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="again"))
     world.run()
     assert phases(world)[-1] == ("r-4", "live")
-    assert world.commands().status("vision").drift is None
+    assert world.commands().views.status("vision").drift is None
 
 
 def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():

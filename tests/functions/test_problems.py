@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from functions.problems import MAX_BODY_BYTES, answered, read_body, taken
-from shipmate.commands import Answer, HoldBody, ReleaseBody
+from shipmate.commands import HoldBody, ReleaseBody
 from shipmate.core.ledger import IllegalStep
 from shipmate.errors import (
     Ambiguous,
@@ -22,6 +22,7 @@ from shipmate.errors import (
     Reused,
     ShipmateError,
 )
+from shipmate.views import Answer
 
 
 def request(body: bytes = b"", **headers: str) -> func.HttpRequest:

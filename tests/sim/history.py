@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
-from shipmate.commands import Answer
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.fence import Operation
 from shipmate.core.ledger import AnyEntry, State
 from shipmate.core.refs import Digest
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView, PodView
+from shipmate.views import Answer
 
 type CommandKind = Literal["release", "rollback", "hold", "resume"]
 

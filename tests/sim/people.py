@@ -1,6 +1,7 @@
 """The people of a simulated history: how a happening becomes a command."""
 
-from shipmate.commands import Answer, Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.commands import Commands, HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.views import Answer
 from tests.sim.plans import Happening
 
 

@@ -8,10 +8,11 @@ from collections import defaultdict
 
 import msgspec
 
-from shipmate.commands import Answer, Commands
+from shipmate.commands import Commands
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
+from shipmate.views import Answer
 from tests.sim import reach
 from tests.sim.cluster import PodFate
 from tests.sim.faults import Faults, Operation
