@@ -596,6 +596,17 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ),
         "supersede r-3: a newer pair was published",
     ),
+    "what a hold lets through ships past what was parked before": (
+        lambda s: (
+            (s.ship_first().app("A2", "2").await_partner("A2", "M1").model("M2").model("M3", "2").plan("A2", "M3"))
+            .build()
+            .gate()
+            .hold(scope="app")
+            .park()
+            .await_partner("A1", "M3")
+        ),
+        "supersede r-2: the hold lets a newer pair than the live one through",
+    ),
     "what is parked stays when a misfit comes": (
         lambda s: (
             s.ship_first().app("A2").plan("A2", "M1").build().hold().gate().park().model("M2", "2")
