@@ -41,6 +41,7 @@ class Seen:
     converged_seconds: float
     publish_again: int
     watch_gaps: int
+    replayed: int = 0
     poisoned: int = 0
     gate_pods: int = 0
 
@@ -199,6 +200,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{found['dead_lettered']} dead letters"
             ),
         ),
+        ("told again at the end", f"{found['replayed']} old events, under new ids"),
         ("slowest user", f"{found['slowest_answer_seconds']} s"),
         (
             "duration",

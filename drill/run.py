@@ -18,6 +18,7 @@ from drill import faults, models, world
 from drill.app_image import FIRST_REPOSITORY, AppImage, Pusher, ensure_program
 from drill.monitors import Door, Evidence
 from drill.publishers import Publishers, burst
+from drill.replay import replay
 from drill.report import Fault, Report, Seen
 from drill.taking import Taken, taken_in
 from drill.watching import Watching
@@ -43,6 +44,7 @@ PATCH_WITHIN_SECONDS = 60.0
 USER_PAUSE_SECONDS = 0.5
 POLL_SECONDS = 2.0
 READERS = 8
+SETTLED_SECONDS = 5.0
 KILLED = "Functions workers killed"
 
 
@@ -137,17 +139,20 @@ class Drill:
         try:
             self._break_and_publish()
             converged_after = self._converge()
+            taken, seconds = taken_in(self._relay, began_at, self._names), time.monotonic() - began
+            replayed = self._tell_old_news(began_at)
         finally:
             seen = _together([each.stop() for each in users])
         return self._report(
             seen,
-            taken_in(self._relay, began_at, self._names),
+            replace(taken, acknowledged=taken_in(self._relay, began_at, self._names).acknowledged),
             Seen(
                 first_seconds=first_seconds,
-                seconds=time.monotonic() - began,
+                seconds=seconds,
                 converged_seconds=converged_after,
                 publish_again=self.publishers.again,
                 watch_gaps=self._watching.gaps,
+                replayed=replayed,
             ),
         )
 
@@ -220,6 +225,16 @@ class Drill:
         else:
             say("done", f"every target runs its newest pair, {seconds:.0f} s after the last fault")
         return seconds
+
+    def _tell_old_news(self, since: float) -> int:
+        """Let the oldest event of every half come once more, and wait for what that must not start."""
+        self._relay.remove_faults()
+        told = replay(self._relay, self.local.cloud, since, self._names)
+        self._wait_until_newest(self.size.within_seconds, and_idle=True)
+        time.sleep(self.size.quiet_seconds + SETTLED_SECONDS)
+        self._wait_until_newest(self.size.within_seconds, and_idle=True)
+        say("done", f"the oldest event of each half came again, {told} in all")
+        return told
 
     def _wait_until_newest(self, within_seconds: float, *, and_idle: bool = False) -> list[str]:
         """Return the targets that are not at rest with their newest pair, none as soon as all are."""

@@ -52,10 +52,9 @@ def _all(relay: RelayClient) -> Iterator[Mapping[str, Any]]:
 
 def judge(deliveries: Sequence[Mapping[str, Any]], targets: Collection[str]) -> Taken:
     """Return what a list of deliveries, as the relay tells them, amounts to."""
-    followed = {app_repository(target) for target in targets}
-    publishes = [each for each in deliveries if _is_publish(each["subject"], followed)]
+    publishes = [each for each in deliveries if is_publish(each["subject"], targets)]
     arrived = sorted(
-        (at, each["eventNumber"], _half(each["subject"])) for each in publishes if (at := _acknowledged_at(each))
+        (at, each["eventNumber"], half_of(each["subject"])) for each in publishes if (at := _acknowledged_at(each))
     )
     times = Counter(number for _, number, _ in arrived)
     first = min((each["publishedAt"] for each in publishes), default=0.0)
@@ -71,11 +70,13 @@ def judge(deliveries: Sequence[Mapping[str, Any]], targets: Collection[str]) -> 
     )
 
 
-def _is_publish(subject: str, followed: Collection[str]) -> bool:
-    return subject.endswith("/manifest.json") or subject.partition(":")[0] in followed
+def is_publish(subject: str, targets: Collection[str]) -> bool:
+    """Return whether an event is about a model that is complete, or about an app image of one of the targets."""
+    repository = subject.partition(":")[0]
+    return subject.endswith("/manifest.json") or any(repository == app_repository(target) for target in targets)
 
 
-def _half(subject: str) -> str:
+def half_of(subject: str) -> str:
     """Return the target's half that an event is about: a model's folder, or an app repository."""
     return subject.rsplit("/", 2)[0] if subject.endswith("/manifest.json") else subject
 

@@ -11,9 +11,9 @@ SMALL = Size(
     kills=1,
     outage_seconds=3.0,
     doors=4,
-    late_seconds=4.0,
-    quiet_seconds=1.0,
-    quiet_cap_seconds=5.0,
+    late_seconds=8.0,
+    quiet_seconds=0.3,
+    quiet_cap_seconds=1.0,
     lease_seconds=2.0,
     stalled_seconds=5.0,
     sweep_schedule="*/5 * * * * *",
@@ -28,6 +28,7 @@ def test_a_small_drill_finds_nothing_lost_doubled_or_undone() -> None:
     assert report.figures["publishes"] == 60
     assert report.figures["delivered_twice"] > 0
     assert report.figures["delivered_out_of_order"] > 0
+    assert report.figures["replayed"] == 8
     assert report.figures["user_requests"] > 0
     assert [fault.what for fault in report.faults] == [
         "Azurite restarted",
