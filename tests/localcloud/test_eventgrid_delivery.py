@@ -306,6 +306,7 @@ def test_what_was_accepted_outlives_a_killed_relay(tmp_path: Path, hook: Webhook
         client.subscribe("durable", topic="storage", endpoint=hook.url)
         publisher(relay).send([something_happened(f"/{n}") for n in range(5)])
         hook.wait_for(5)
+        until(lambda: all(each["attempts"] for each in client.deliveries("durable")))  # the relay knows of it, too
         pid = relay.program().pid()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
