@@ -359,7 +359,7 @@ MUTANTS = (
     Mutant("a repeated event sends no message", 7, ((Pipeline, "intake", intake_without_a_second_message),)),
     Mutant("errors end the work on a message", 7, ((Pipeline, "advance", swallow_errors),)),
     Mutant("messages are deleted before they are worked on", 8, ((hosts.Queue, "_again", lambda *what: None),)),
-    Mutant("the sweep wakes nobody", 8, ((Pipeline, "_wake", lambda self, target: 0),), range(500, SEEDS)),
+    Mutant("the sweep wakes nobody", 8, ((Pipeline, "_wake", lambda self, target: 0),), range(1000, SEEDS)),
     Mutant("events are acknowledged before they are recorded", 9, ((Pipeline, "intake", acknowledge_anyway),)),
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
     Mutant("what cannot succeed is tried for ever", 10, ((gate, "PATIENCE", 1_000_000),)),
