@@ -367,12 +367,11 @@ def _grew_older(seen: Seen, intent: int, number: int) -> Iterator[str]:
 
 
 def _was_read(seen: Seen, half: Half, place: int) -> bool:
-    """Whether a publication was resolved by then: from its own event, or because the timer looked."""
-    received = {entry.event.event_id: entry for _, entry in seen.each(Received)}
+    """Whether a publication was resolved by then: a model's upload itself, an app's push by what its tag points to."""
     for index, entry in seen.each(Resolved):
         if index < place and entry.half.digest == half.digest:
-            cause = received[entry.event_id]
-            if cause.event.occurred_at == half.at or (cause.repaired and seen.instant(cause) >= half.at):
+            is_app = isinstance(entry.half, AppHalf)
+            if seen.instant(entry) >= half.at if is_app else entry.half.published_at == half.at:
                 return True
     return False
 
