@@ -235,9 +235,9 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
         return Supersede(held, "its pair, or a half of it, is quarantined by now")
     if newest not in (None, held.pair) and state.halves_changed_at is not None:
         return Supersede(held, "a newer pair was published")
+    if newest not in (None, held.pair) and held.trigger != "request":
+        return Supersede(held, "another pair is the newest that may ship by now")
     hold = state.hold_on(held.pair)
-    if hold is not None and held.trigger != "request" and newest is not None and _is_let_through(state, newest):
-        return Supersede(held, "the hold lets a newer pair than the live one through")
     if hold is not None:
         return Idle("Held", f"{held.name} is ready; {hold.words} keeps it: {hold.reason}")
     return _unless_retried(held, now) or Intend(held)
@@ -261,12 +261,6 @@ def waiting_reason(state: State, waiting: WaitForPartner | None) -> Idle:
 
 def _in_phase(state: State, phase: Phase) -> Release | None:
     return next((release for release in reversed(state.releases) if release.phase is phase), None)
-
-
-def _is_let_through(state: State, newest: Pair) -> bool:
-    """Whether the newest pair is out of the hold's scope, and still to be released."""
-    is_live = state.serving is not None and state.serving.pair == newest
-    return state.hold_on(newest) is None and not is_live and _tried(state, newest) is None
 
 
 def _unless_retried(release: Release, now: datetime) -> Wait | None:

@@ -518,6 +518,25 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         "Park r-4",
     ),
     # holds
+    "what is parked gives way to an older model that came late and is newer than its own": (
+        lambda s: (
+            s.ship_first()
+            .model("M3", "2", uploaded_at=NOON.replace(hour=15))
+            .app("A2")
+            .await_partner("A2", "M3")
+            .hold()
+            .plan("A2", "M1")
+            .build()
+            .gate()
+            .park()
+            .model("M2", uploaded_at=NOON.replace(hour=14))
+        ),
+        "supersede r-2: another pair is the newest that may ship by now",
+    ),
+    "what a person asked for stays parked": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").hold().plan("A1", "M1", "request").build().gate().park(),
+        "idle: Held",
+    ),
     "a hold on models lets code ship": (
         lambda s: s.ship_first().hold(scope="model").model("M2").app("A2").wait(2),
         "plan A2+M1: app by shipmate",
@@ -605,7 +624,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
             .park()
             .await_partner("A1", "M3")
         ),
-        "supersede r-2: the hold lets a newer pair than the live one through",
+        "supersede r-2: another pair is the newest that may ship by now",
     ),
     "what is parked stays when a misfit comes": (
         lambda s: (
