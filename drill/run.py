@@ -37,7 +37,7 @@ from shipmate.core.ledger import State
 from shipmate.core.views import PAIR
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import ShipmateError
-from shipmate.pipeline import NO_TARGET
+from shipmate.pipeline import UNCLAIMED
 
 FIRST_WITHIN_SECONDS = 900.0
 PATCH_WITHIN_SECONDS = 60.0
@@ -273,7 +273,7 @@ class Drill:
     def _report(self, users: Count, taken: Taken, seen: Seen) -> Report:
         evidence = Evidence(
             publishes=self.publishers.done,
-            ledgers={name: tuple(self._ledgers.history(name)) for name in (*self._names, NO_TARGET)},
+            ledgers={name: tuple(self._ledgers.history(name)) for name in (*self._names, *UNCLAIMED)},
             acknowledged=taken.acknowledged,
             patches=self._watching.patches,
             doors={name: self._door(name) for name in self._names},

@@ -31,6 +31,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.refs import digest_of, hex_of
 from shipmate.core.retention import retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
@@ -44,8 +45,9 @@ from shipmate.stages.resolve import resolve
 from shipmate.stages.rollout import fence_in_cluster, roll_out
 from shipmate.stages.verify import verify
 
-NO_TARGET = "_unclaimed"
-"""The ledger of events that concern no target; a target's name cannot begin so."""
+UNCLAIMED = tuple(f"_unclaimed-{digit}" for digit in "0123456789abcdef")
+"""The ledgers of events that concern no target, which may be many at once: each has its own by a hash of its id.
+A target's name cannot begin so."""
 SHORT_WAIT_SECONDS = 2.0
 """Waits up to this long are waited for in place; a message for them would come later than they end."""
 LONGEST_RETRY_SECONDS = 60.0
@@ -81,7 +83,7 @@ class Pipeline:
                     self.queue.enqueue(target.name)  # also for a duplicate: the first may have died before this line
                 return tuple(target.name for target in found)
             event = found
-        self._ignore(NO_TARGET, event)
+        self._ignore(UNCLAIMED[int(hex_of(digest_of(event.event_id.encode()))[0], 16)], event)
         return ()
 
     def _receive(self, target: str, event: ModelPublished | ImagePushed, *, repaired: bool) -> bool:

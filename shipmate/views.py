@@ -18,7 +18,7 @@ from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
 from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name
 from shipmate.errors import NotFound
-from shipmate.pipeline import NO_TARGET, Pipeline
+from shipmate.pipeline import UNCLAIMED, Pipeline
 
 
 class Shipment(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,8 +133,9 @@ class Views:
         for name in self.pipeline.targets:
             with suppress(NotFound):
                 found.append(self.why(name, of))
-        with suppress(NotFound):
-            found.append(self._explained(NO_TARGET, of, lambda _: ""))
+        for ledger in UNCLAIMED:
+            with suppress(NotFound):
+                found.append(self._explained(ledger, of, lambda _: ""))
         if not found:
             looked = ", ".join(sorted(self.pipeline.targets))
             raise NotFound(

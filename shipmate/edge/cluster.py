@@ -28,6 +28,8 @@ from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
 
+CONNECTIONS = 32
+"""As many as a Functions worker may have threads: each watches a rollout of its own."""
 FIELD_MANAGER = "shipmate"
 AKS_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
 """The scope of a token for the API server of any AKS cluster with Entra ID; the id is Microsoft's AKS AAD server."""
@@ -235,6 +237,7 @@ class Cluster:
             if self._client is None:
                 configuration = self._find()
                 configuration.retries = False  # a repeat is the caller's decision
+                configuration.connection_pool_maxsize = CONNECTIONS
                 self._client = ApiClient(configuration)
             return self._client
 

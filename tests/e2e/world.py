@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,10 @@ from localcloud.eventgrid.subscriptions import TOPICS
 from localcloud.functions_host.keys import webhook_url
 from shipmate.core.ledger import Entry, IgnoredEvent, Received, Skipped, State
 from shipmate.edge.ledger_store import LedgerStore
+from shipmate.pipeline import UNCLAIMED
 from tests.e2e.models import Models
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-UNCLAIMED = "_unclaimed"
-"""The ledger of events that concern no target."""
 ENDED = frozenset({"live", "retired", "rejected", "failed", "superseded", "rolled_back"})
 """Phases that a release does not leave by itself."""
 LONGEST_SECONDS = 120.0
@@ -104,7 +104,7 @@ class World:
         """Return the reason and the message that an event was ignored with, once that is on record."""
 
         def found() -> tuple[str, str] | None:
-            for entry in self.ledgers.history(UNCLAIMED):
+            for entry in chain.from_iterable(map(self.ledgers.history, UNCLAIMED)):
                 if isinstance(entry, IgnoredEvent) and entry.event.event_id == event_id:
                     return entry.event.reason, entry.event.message
             return None

@@ -4,6 +4,7 @@ A host is a process: it has a clock of its own, a worker's name and a ledger sto
 crashes, everything that runs on it dies, and it comes back as a new process.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -96,7 +97,7 @@ class Hosts:
         }
         self.all = [Host(number, self._start) for number in range(len(setting.skews))]
         self._observer = real_store(self.blobs, setting.segment_entries or 1)
-        self._turns = 0
+        self._turns = self._calls = 0
 
     def _start(self, worker: str, number: int) -> Pipeline:
         ports: Any = self._ports
@@ -153,8 +154,10 @@ class Hosts:
         host.actors.add(actor)
         if self.hub.in_chaos and all(each.actors for each in self.all):
             self.hub.reached.add("all hosts are busy at once")
+        self._calls += 1
+        context = dataclasses.replace(host.pipeline.context, worker=f"{host.worker}-{self._calls}")  # as in wiring
         try:
-            return work(host.pipeline)
+            return work(dataclasses.replace(host.pipeline, context=context))
         except IllegalStep as error:  # whoever catches it: Shipmate writes nothing that does not follow
             raise Violation(6, "what is written follows", f"{actor} wrote what the fold refuses", str(error)) from error
         finally:
