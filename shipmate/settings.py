@@ -102,6 +102,13 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
                     f"{name}: {other.name!r} and {target.name!r} both own the Deployment {'/'.join(place)}; "
                     f"a Deployment belongs to one target - at `$.targets[{index}].deployment.name`"
                 )
+            shared = target.release.repository == other.release.repository
+            if shared and target.app.repository != other.app.repository:
+                raise Invalid(
+                    f"{name}: {other.name!r} and {target.name!r} share a release repository but no app repository; "
+                    "a release image names the repository of its app, so give each a release repository of its own - "
+                    f"at `$.targets[{index}].release.repository`"
+                )
         if not {"?", "#"}.isdisjoint(target.public_url):
             raise Invalid(
                 f"{name}: {target.public_url!r} has a query or fragment; /score and /version are asked below it, "

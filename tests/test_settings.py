@@ -248,6 +248,18 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
             "'vision' and 'beta' both own the Deployment vision/vision; a Deployment belongs to one target",
             id="one Deployment twice",
         ),
+        pytest.param(
+            text(
+                document(),
+                document(
+                    name="beta",
+                    app={"repository": "beta-app"},
+                    deployment={"namespace": "beta", "name": "beta", "container": "app"},
+                ),
+            ),
+            "'vision' and 'beta' share a release repository but no app repository; a release image names",
+            id="one pair, two images",
+        ),
     ],
 )
 def test_a_mistake_in_the_targets_file_names_the_key(data: bytes, words: str) -> None:
