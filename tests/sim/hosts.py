@@ -4,7 +4,6 @@ A host is a process: it has a clock of its own, a worker's name and a ledger sto
 crashes, everything that runs on it dies, and it comes back as a new process.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -155,9 +154,9 @@ class Hosts:
         if self.hub.in_chaos and all(each.actors for each in self.all):
             self.hub.reached.add("all hosts are busy at once")
         self._calls += 1
-        context = dataclasses.replace(host.pipeline.context, worker=f"{host.worker}-{self._calls}")  # as in wiring
+        context = _with(host.pipeline.context, worker=f"{host.worker}-{self._calls}")  # as in wiring
         try:
-            return work(dataclasses.replace(host.pipeline, context=context))
+            return work(_with(host.pipeline, context=context))
         except IllegalStep as error:  # whoever catches it: Shipmate writes nothing that does not follow
             raise Violation(6, "what is written follows", f"{actor} wrote what the fold refuses", str(error)) from error
         finally:
@@ -168,6 +167,13 @@ class Hosts:
         for host in self.all:
             if host.worker == actor.host:
                 host.restart()
+
+
+def _with[Piece](piece: Piece, **changes: object) -> Piece:
+    """Return a frozen dataclass with other fields, as dataclasses.replace() does in seven times the time."""
+    made = object.__new__(type(piece))
+    made.__dict__.update(piece.__dict__, **changes)
+    return made
 
 
 class _Enqueue:

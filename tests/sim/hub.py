@@ -1,14 +1,14 @@
 """The scheduler of the simulator: actors that run until their next effect, in virtual time.
 
-The pipeline is plain synchronous code. Each actor runs it in a greenlet of its own; every call of a port goes through
-the hub, which lets virtual time pass, lets others go first, and injects faults. The same seed gives the same history.
+The pipeline is plain synchronous code. Each actor runs it in a greenlet (a fiber, which goes on to the next actor when
+one is done); every call of a port goes through the hub, which lets virtual time pass, lets others go first, and injects
+faults. The same seed gives the same history.
 """
 
 import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -25,12 +25,17 @@ class Crash(BaseException):
     """A worker's process dies here; nothing in the pipeline can catch it."""
 
 
-class Actor(greenlet.greenlet):
+class Actor:
     """Something that happens over time: a message being worked on, a person, a publisher."""
 
-    def __init__(self, name: str, run: Callable[[], None], hub: "Hub") -> None:
-        super().__init__(run, hub.main)
+    __slots__ = (
+        "calls", "done", "doomed", "fiber", "host", "name", "number", "run", "skew", "slept", "slept_at", "target",
+    )  # fmt: skip
+
+    def __init__(self, name: str, run: Callable[[], None]) -> None:
         self.name = name
+        self.run = run
+        self.fiber: _Fiber | None = None  # what it runs on, from its beginning to its end
         self.number = crc32(name.encode()) * 0x9FB21C651E98DF25
         self.calls: dict[str, int] = {}
         self.host = ""  # the worker that it runs on, if it does
@@ -43,6 +48,26 @@ class Actor(greenlet.greenlet):
 
     def __str__(self) -> str:
         return f"{self.name} on {self.host}" if self.host else self.name
+
+
+class _Fiber(greenlet.greenlet):
+    """What actors run on, one after the other: it costs more to make than to switch to."""
+
+    def __init__(self, main: greenlet.greenlet) -> None:
+        super().__init__(self._live, main)
+        self.job: tuple[Hub, Actor] | None = None
+
+    def _live(self) -> None:
+        while self.job is not None:
+            hub, actor = self.job
+            actor.run()
+            actor.fiber = self.job = None
+            del actor
+            _IDLE.append(self)
+            hub.go_on()  # comes back when there is another job
+
+
+_IDLE: list[_Fiber] = []
 
 
 type Watcher = Callable[[Actor, Operation], None]
@@ -70,7 +95,8 @@ class Hub:
         self.on_crash: Watcher = _nobody
         self.on_outage: Callable[[str], None] = str
         self.sleepers: dict[Actor, str] = {}  # who sleeps long, and before what
-        self.main = getcurrent()
+        self.actor: Actor | None = None  # who acts now, None between actors
+        self._main = getcurrent()
         self._until = 0.0
         self._steps_left = 0
         self._order = 0
@@ -84,21 +110,15 @@ class Hub:
 
     def spawn(self, name: str, run: Callable[[], None], delay_seconds: float = 0.0) -> Actor:
         """Start an actor after a delay."""
-        actor = Actor(name, run, self)
+        actor = Actor(name, run)
         self._order += 1
         heapq.heappush(self._waiting, (self.now + delay_seconds, self._order, actor))
         return actor
 
-    @property
-    def actor(self) -> Actor | None:
-        """Return who acts now, None between actors."""
-        found = getcurrent()
-        return found if isinstance(found, Actor) else None
-
     def pause(self, seconds: float) -> None:
         """Let the present actor sleep; outside an actor, nothing happens."""
-        actor = getcurrent()
-        if actor is self.main:
+        actor = self.actor
+        if actor is None:
             return
         at = self.now + seconds
         if at <= self._until and self._steps_left and (not self._waiting or self._waiting[0][0] > at):
@@ -107,20 +127,37 @@ class Hub:
             self._steps_left -= 1
             return
         self._order += 1
-        heapq.heappush(self._waiting, (at, self._order, actor))  # type: ignore[arg-type] # only actors pause
-        self.main.switch()
+        heapq.heappush(self._waiting, (at, self._order, actor))
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Go on with the actor that is due next, or in run() if none is; return when it is the caller's turn again."""
+        waiting = self._waiting
+        if not waiting or self._steps_left <= 0 or waiting[0][0] > self._until:
+            self.actor = None
+            self._main.switch()
+            return
+        at, _, actor = heapq.heappop(waiting)
+        self.now = max(self.now, at)
+        self.steps += 1
+        self._steps_left -= 1
+        self.actor = actor
+        fiber = actor.fiber
+        if fiber is None:
+            fiber = actor.fiber = _IDLE.pop() if _IDLE and _IDLE[-1].parent is self._main else _Fiber(self._main)
+            fiber.job = (self, actor)
+        fiber.switch()
 
     def run(self, most_steps: int, until: float = 1e12) -> bool:
         """Run actors until an instant, or until there is none; return whether the steps sufficed."""
         self._until, self._steps_left = until, most_steps
-        while self._waiting and self._waiting[0][0] <= until:
-            if self._steps_left <= 0:
-                return False
-            at, _, actor = heapq.heappop(self._waiting)
-            self.now = max(self.now, at)
-            self.steps += 1
-            self._steps_left -= 1
-            actor.switch()
+        try:
+            while self._waiting and self._waiting[0][0] <= until:
+                if self._steps_left <= 0:
+                    return False
+                self.go_on()
+        finally:
+            self.actor = None
         if until < 1e12:
             self.now = max(self.now, until)
         return True
@@ -135,32 +172,43 @@ class Hub:
 
     def call(self, operation: Operation, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do one effect of an actor, with whatever the seed has in store for it."""
-        actor = getcurrent()
-        if actor is self.main:
-            return method(*args, **kwargs)
-        name = operation.name
-        calls = actor.calls  # type: ignore[attr-defined] # only actors call
-        calls[name] = occurrence = calls.get(name, -1) + 1
-        fault, seconds = self.faults.fate(actor.name, actor.number, operation, occurrence)  # type: ignore[attr-defined]
-        if fault is not None:
-            return self._struck(actor, operation, (fault, seconds), method, args, kwargs)  # type: ignore[arg-type]
-        at = self.now + seconds  # as in pause(), without a call
-        if at <= self._until and self._steps_left and (not self._waiting or self._waiting[0][0] > at):
-            self.now = at
-            self.steps += 1
-            self._steps_left -= 1
-        else:
-            self.pause(seconds)
-        if actor.doomed:  # type: ignore[attr-defined]
-            raise Crash
-        if self.outages:
-            self._check_there(operation)
-        result = method(*args, **kwargs)
-        if operation.writes:
-            actor.done, actor.slept = name, False  # type: ignore[attr-defined]
-            if self.story is not None:
-                self.tell(f"{actor}: {name}{_of(args)}")
-        return result
+        return self.effect(operation, method)(*args, **kwargs)
+
+    def effect(self, operation: Operation, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method as actors call it: each call is an effect."""
+        name, writes = operation.name, operation.writes
+
+        def done(*args: Any, **kwargs: Any) -> Any:
+            actor = self.actor
+            if actor is None:
+                return method(*args, **kwargs)
+            calls = actor.calls
+            calls[name] = occurrence = calls.get(name, -1) + 1
+            fault, seconds = self.faults.fate(actor.name, actor.number, operation, occurrence)
+            if fault is not None:
+                return self._struck(actor, operation, (fault, seconds), method, args, kwargs)
+            at = self.now + seconds  # as in pause(), without a call
+            waiting = self._waiting
+            if at <= self._until and self._steps_left and (not waiting or waiting[0][0] > at):
+                self.now = at
+                self.steps += 1
+                self._steps_left -= 1
+            else:
+                self._order += 1
+                heapq.heappush(waiting, (at, self._order, actor))
+                self.go_on()
+            if actor.doomed:
+                raise Crash
+            if self.outages:
+                self._check_there(operation)
+            result = method(*args, **kwargs)
+            if writes:
+                actor.done, actor.slept = name, False
+                if self.story is not None:
+                    self.tell(f"{actor}: {name}{_of(args)}")
+            return result
+
+        return done
 
     def _struck(
         self,
@@ -251,7 +299,7 @@ class Port:
     def __init__(self, hub: Hub, real: object, *operations: str) -> None:
         self.real = real
         for name in operations:
-            setattr(self, name, partial(hub.call, OPERATIONS[name], getattr(real, name)))
+            setattr(self, name, hub.effect(OPERATIONS[name], getattr(real, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
