@@ -153,17 +153,15 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
 
 def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
     """Return each half once, as it was resolved last, in the order of that, without those withdrawn since."""
-    found = []
-    telling = _of(entries, Resolved, Rejected)
-    for index, entry in enumerate(telling):
-        if not isinstance(entry, Resolved):
-            continue
-        digest, later = entry.half.digest, telling[index + 1 :]
-        is_resolved_again = any(isinstance(e, Resolved) and e.half.digest == digest for e in later)
-        is_withdrawn = any(isinstance(e, Rejected) and e.withdrawn == digest for e in later)
-        if not is_resolved_again and not is_withdrawn:
+    found: list[AppHalf | ModelHalf] = []
+    said_later: set[Digest | None] = set()
+    for entry in reversed(_of(entries, Resolved, Rejected)):
+        if type(entry) is Rejected:
+            said_later.add(entry.withdrawn)
+        elif entry.half.digest not in said_later:
+            said_later.add(entry.half.digest)
             found.append(entry.half)
-    return found
+    return found[::-1]
 
 
 def apps(entries: Entries) -> tuple[AppHalf, ...]:
