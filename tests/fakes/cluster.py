@@ -303,7 +303,7 @@ def _apply(document: Object, operation: Operation) -> None:
             where = where[int(part)] if isinstance(where, list) else where[part]
         key: Any = int(last) if isinstance(where, list) else last
         if operation["op"] == "add" and isinstance(where, dict):
-            where[key] = copy.deepcopy(operation["value"])
+            where[key] = value if isinstance(value := operation["value"], str) else copy.deepcopy(value)
             return
         if operation["op"] == "test" and operation["value"] is None and isinstance(where, dict) and key not in where:
             return  # not RFC 6902's way, but the API server's
@@ -311,7 +311,7 @@ def _apply(document: Object, operation: Operation) -> None:
         if operation["op"] == "test" and present == operation["value"]:
             return
         if operation["op"] == "replace":
-            where[key] = copy.deepcopy(operation["value"])
+            where[key] = value if isinstance(value := operation["value"], str) else copy.deepcopy(value)
             return
         if operation["op"] == "remove":
             del where[key]

@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -78,6 +79,7 @@ class _References(msgspec.Struct):
     layers: tuple[Descriptor, ...] = ()
 
 
-def _blobs_of(manifest: bytes) -> list[Digest]:
+@lru_cache(maxsize=1024)
+def _blobs_of(manifest: bytes) -> tuple[Digest, ...]:
     found = msgspec.json.decode(manifest, type=_References)
-    return [blob.digest for blob in (found.config, *found.layers) if blob is not None]
+    return tuple(blob.digest for blob in (found.config, *found.layers) if blob is not None)

@@ -27,7 +27,10 @@ class Dice:
 
     def bits(self, key: str, occurrence: int = 0) -> int:
         """Return 64 bits for a purpose."""
-        return mixed(self._base + crc32(key.encode()) * 0xD1342543DE82EF95 + occurrence * GOLDEN)
+        number = (self._base + crc32(key.encode()) * 0xD1342543DE82EF95 + occurrence * GOLDEN) & MASK
+        number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & MASK  # as mixed(), without a call
+        number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & MASK
+        return number ^ (number >> 31)
 
     def draw(self, key: str, occurrence: int = 0) -> float:
         """Return a number from 0 to 1 for a purpose."""

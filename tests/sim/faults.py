@@ -90,6 +90,8 @@ OTHERS = (
 """Kinds of trouble that do not belong to one call."""
 
 
+_SHORT = 0.15 / 0xFFFF
+
 type Fate = tuple[Fault | None, float]
 """What happens to one call: a fault or none, after so many seconds."""
 
@@ -101,7 +103,7 @@ class Faults:
         self.dice = Dice(seed)
         self._base = self.dice.bits("calls")
         self._on = {kind: self._strength(str(kind)) for kind in (*_RATES, *OTHERS)}
-        self._tables: dict[str, tuple[tuple[float, Fault], ...]] = {}
+        self._tables: dict[str, tuple[float, tuple[tuple[float, Fault], ...]]] = {}
 
     def strength(self, kind: str) -> float:
         """Return how strong a kind of trouble is in this seed: 0 where it is off, 1 as usual."""
@@ -112,9 +114,9 @@ class Faults:
             return 0.0
         return self.dice.pick((0.3, 1.0, 1.0, 3.0), f"strength of {kind}")
 
-    def _table(self, operation: Operation) -> tuple[tuple[float, Fault], ...]:
-        """Return the faults of an operation with the upper ends of their shares of 32 bits; never none at all."""
-        found: list[tuple[float, Fault]] = [(0, Fault.AWAY)]
+    def _table(self, operation: Operation) -> tuple[float, tuple[tuple[float, Fault], ...]]:
+        """Return the faults of an operation with the upper ends of their shares of 32 bits, and first their whole."""
+        found: list[tuple[float, Fault]] = []
         upto = 0.0
         for kind, rate in _RATES.items():
             if kind in _NEEDS_WRITE and not operation.writes:
@@ -123,8 +125,8 @@ class Faults:
             if more:
                 upto += more
                 found.append((upto * 2**32, kind))
-        table = self._tables[operation.name] = tuple(found)
-        return table
+        self._tables[operation.name] = whole = (upto * 2**32, tuple(found))
+        return whole
 
     def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
         """Return what happens to the n-th such call of an actor; `number` stands for the actor's name."""
@@ -132,10 +134,10 @@ class Faults:
         bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK  # as dice.mixed, without a call
         bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
         bits ^= bits >> 31
-        seconds = (bits & 0xFFFF) * (0.15 / 0xFFFF) + 0.001
+        seconds = (bits & 0xFFFF) * _SHORT + 0.001
         share = bits >> 32
-        table = self._tables.get(operation.name) or self._table(operation)
-        if share >= table[-1][0]:
+        whole, table = self._tables.get(operation.name) or self._table(operation)
+        if share >= whole:
             return None, seconds
         kind = next(kind for upto, kind in table if share < upto)
         if kind is Fault.PAUSE:

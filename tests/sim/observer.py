@@ -1,11 +1,13 @@
 """What is seen of a run from outside, put together as its `History`."""
 
 import dataclasses
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import AnyEntry, State
 from shipmate.core.manifest import parse_manifest
+from shipmate.core.refs import Digest
 from shipmate.core.views import DeploymentView, PodView
 from shipmate.errors import Rejected
 from tests.sim.history import Patch, TargetRun, Truth
@@ -102,7 +104,7 @@ class Observer:
         source = world.targets[name].app
         newest = max(world.models.manifests(), key=lambda found: (found[0].modified_at, found[0].path), default=None)
         try:
-            model_head = parse_manifest(newest[1]).digest if newest is not None else None
+            model_head = _digest_of(newest[1]) if newest is not None else None
         except Rejected:
             model_head = None
         return Truth(
@@ -116,3 +118,9 @@ class Observer:
             lost_images={image: lengths[name] for image, lengths in world.registry.lost.items()},
             mixed_up_images=world.mixed_up(),
         )
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(manifest: bytes) -> Digest:
+    """Return the digest of a model's manifest. Raises Rejected if it cannot be read."""
+    return parse_manifest(manifest).digest
