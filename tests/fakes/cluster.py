@@ -7,6 +7,7 @@ step, so that a rollout that is watched comes to its end. The contract suite hol
 import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -294,9 +295,15 @@ def _drop_empty_annotations(raw: Object) -> None:
             del metadata["annotations"]
 
 
+@lru_cache(maxsize=256)
+def _parts(pointer: str) -> tuple[str, ...]:
+    """Return the parts of a JSON pointer (RFC 6901)."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+
+
 def _apply(document: Object, operation: Operation) -> None:
     """Apply one operation of a JSON Patch (RFC 6902: test, add, replace, remove); raise Conflict if it does not fit."""
-    *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:])
+    *parents, last = _parts(operation["path"])
     where: Any = document
     try:
         for part in parents:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from shipmate.core.fence import Operation
 from shipmate.core.views import PAIR, Container, ContainerStatus, DeploymentView, Object, PodView
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
@@ -330,17 +332,17 @@ def _copied(doc: Object) -> Object:
 def _seen(made: PodView, stage: str) -> PodView:
     """Return a pod as it looks at a stage of its life."""
     name = made.containers[0].name
-    fields: dict[str, Any] = {key: getattr(made, key) for key in made.__struct_fields__}
+    fields: dict[str, Any]
     if stage == "ready":
-        fields |= {"phase": "Running", "ready": True, "statuses": (ContainerStatus(name, ready=True),)}
+        fields = {"phase": "Running", "ready": True, "statuses": (ContainerStatus(name, ready=True),)}
     elif stage == "starting":
-        fields |= {"phase": "Running", "statuses": (ContainerStatus(name),)}
+        fields = {"phase": "Running", "statuses": (ContainerStatus(name),)}
     elif stage == "pull":
         words = f"{made.containers[0].image}: not found"
-        fields |= {"statuses": (ContainerStatus(name, waiting_reason="ErrImagePull", waiting_message=words),)}
+        fields = {"statuses": (ContainerStatus(name, waiting_reason="ErrImagePull", waiting_message=words),)}
     elif stage == "ended":
-        fields |= {"phase": "Failed", "reason": "DeadlineExceeded", "message": "it was active for too long"}
+        fields = {"phase": "Failed", "reason": "DeadlineExceeded", "message": "it was active for too long"}
     else:
         status = ContainerStatus(name, restarts=2, waiting_reason="CrashLoopBackOff", exit_code=1)
-        fields |= {"phase": "Running", "statuses": (status,)}
-    return PodView(**fields)
+        fields = {"phase": "Running", "statuses": (status,)}
+    return replace(made, **fields)

@@ -84,6 +84,10 @@ class Seen:
         found: list[tuple[int, Any]] = self._by_kind.get(kind, [])
         return found
 
+    def all(self, *kinds: type) -> list[Any]:
+        """Return the entries of some kinds, one kind after the other."""
+        return [entry for kind in kinds for _, entry in self._by_kind.get(kind, ())]
+
     @cached_property
     def _by_kind(self) -> dict[type, list[tuple[int, AnyEntry]]]:
         found: dict[type, list[tuple[int, AnyEntry]]] = {}
@@ -259,17 +263,19 @@ def _one_pod_a_gate(seen: Seen) -> Iterator[str]:
 def _recorded_once(seen: Seen) -> Iterator[str]:
     kinds: dict[str, list[Any]] = {
         "entry": [entry.id for entry in seen.entries],
-        "event": [e.event.event_id for e in seen.entries if isinstance(e, (Received, IgnoredEvent))],
-        "answer to event": [e.event_id for e in seen.entries if isinstance(e, (Resolved, Skipped))],
-        "request": [e.request for e in seen.entries if isinstance(e, (Requested, RollbackRequested, HoldSet))],
-        "resume": [e.request for e in seen.entries if isinstance(e, Resumed)],
-        "release": [e.release for e in seen.entries if isinstance(e, Planned)],
-        "plan for": [e.request for e in seen.entries if isinstance(e, Planned) and e.request is not None],
-        "verdict on": [e.release for e in seen.entries if isinstance(e, (Gated, Rejected))],
-        "live": [e.release for e in seen.entries if isinstance(e, Live)],
-        "fence": [e.fence for e in seen.entries if isinstance(e, (Intended, HoldSet))],
+        "event": [e.event.event_id for e in seen.all(Received, IgnoredEvent)],
+        "answer to event": [e.event_id for e in seen.all(Resolved, Skipped)],
+        "request": [e.request for e in seen.all(Requested, RollbackRequested, HoldSet)],
+        "resume": [e.request for e in seen.all(Resumed)],
+        "release": [e.release for e in seen.all(Planned)],
+        "plan for": [e.request for e in seen.all(Planned) if e.request is not None],
+        "verdict on": [e.release for e in seen.all(Gated, Rejected)],
+        "live": [e.release for e in seen.all(Live)],
+        "fence": [e.fence for e in seen.all(Intended, HoldSet)],
     }
     for what, names in kinds.items():
+        if len(set(names)) == len(names):
+            continue
         for name, number in Counter(names).items():
             if number > 1:
                 yield f"{what} {name} is in the ledger {number} times"

@@ -36,7 +36,8 @@ class FastLedgers:
         self._readings: dict[str, list[Reading]] = {}
 
     def read(self, target: str) -> Reading:
-        return self._known(target)[-1]
+        known = self._readings.get(target) or self._known(target)
+        return known[-1]
 
     def append(self, target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:
         """Append if nothing was written since the reading, or find one's own entry behind it."""

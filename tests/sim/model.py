@@ -226,7 +226,7 @@ def _about(entries: Entries, number: int) -> list[Any]:
 def phase(entries: Entries, number: int) -> Phase:
     """Return where a release stands: what its own last entry says, unless another one that went live ended it."""
     found = Phase.PLANNED
-    for entry in _of(entries, *MOVES):
+    for entry in (each for each in entries if type(each) in MOVES):
         if entry.release == number:
             found = MOVES[type(entry)]
             if found is Phase.GATED and _planned(entries, number).blames is not None:
@@ -244,9 +244,9 @@ def image(entries: Entries, number: int) -> Digest | None:
     """Return a release's image: the one built, or a rollback's given one; None since a rollback missed it."""
     found = None
     for index, entry in enumerate(entries):
-        if isinstance(entry, (Planned, Built)) and entry.release == number:
+        if type(entry) in (Planned, Built) and entry.release == number:
             found = entry.image
-        elif isinstance(entry, Failed) and _missed_its_image(entries, index):
+        elif type(entry) is Failed and _missed_its_image(entries, index):
             lost = _planned(entries, entry.release).image
             found = None if found == lost else found
     return found
