@@ -270,7 +270,10 @@ class Target:
 
         def arrived() -> dict[str, Any] | None:
             nonlocal last
-            found = self.api.wait_for(number, within_seconds=0.2)
+            try:
+                found = self.api.wait_for(number, within_seconds=0.2)
+            except httpx.TransportError:  # the instance that had the question was killed
+                found = None
             if found is None:
                 return None
             last = found
