@@ -22,6 +22,7 @@ from tests.sim.ledgers import Blobs, FastLedgers, real_store
 from tests.sim.plans import Setting
 from tests.sim.world import World
 
+_BUSY = "all hosts are busy at once"
 VISIBILITY_SECONDS = 5.0
 LEASE_SECONDS = 30.0  # how long a message stays with a worker that sleeps
 
@@ -146,13 +147,14 @@ class Hosts:
         """Do an actor's work on one of the hosts. Raises Crash, and what the work raises."""
         self._turns = turn = (self._turns + 1) % len(self.all)
         host = self.all[turn]
-        for each in self.all:  # the one with least to do, in turns
-            if len(each.actors) < len(host.actors):
-                host = each
+        if host.actors:  # the one with least to do, in turns
+            for each in self.all:
+                if len(each.actors) < len(host.actors):
+                    host = each
         actor.host, actor.skew = host.worker, self.setting.skews[host.number]
         host.actors.add(actor)
-        if self.hub.in_chaos and all(each.actors for each in self.all):
-            self.hub.reached.add("all hosts are busy at once")
+        if self.hub.in_chaos and _BUSY not in self.hub.reached and all(each.actors for each in self.all):
+            self.hub.reached.add(_BUSY)
         self._calls += 1
         context = _with(host.pipeline.context, worker=f"{host.worker}-{self._calls}")  # as in wiring
         try:
