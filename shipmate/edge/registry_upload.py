@@ -19,7 +19,7 @@ from shipmate.edge.registry_http import Interrupted, RegistryHttp, Reply, pause
 from shipmate.errors import Retryable, ShipmateError
 from shipmate.ports import Readable
 
-PATCH_SIZE = 256 << 20
+PATCH_SIZE = 1 << 30
 """Bytes in one PATCH: few of them, since registries count writes, and not all lost when the last one breaks."""
 PIECE_SIZE = 256 << 10
 """Bytes handed to the socket at once."""
