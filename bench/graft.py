@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-import numpy as np
 from azure.storage.blob import BlobSasPermissions, BlobServiceClient, ContainerClient, generate_blob_sas
 
 from bench.figures import Comparison, Figure
@@ -86,6 +85,8 @@ def _publish(container: ContainerClient, size: int, version: str) -> str:
 
 def _weights(size: int) -> Iterator[bytes]:
     """Yield so many bytes that compress as a model does: float32 numbers of a normal distribution, by a few percent."""
+    import numpy as np  # noqa: PLC0415 - the process whose memory is measured has no use for it
+
     random = np.random.default_rng(time.time_ns())
     for start in range(0, size, CHUNK):
         yield random.standard_normal(min(CHUNK, size - start) // 4, dtype=np.float32).tobytes()
