@@ -18,7 +18,7 @@ from shipmate.ports import Blob
 
 RANGE_SIZE = 8 << 20
 """Bytes asked for at once."""
-RANGES_AHEAD = 3
+RANGES_AHEAD = 2
 """Ranges that are asked for, or wait to be taken; with RANGE_SIZE this bounds the memory of one reading."""
 
 
