@@ -233,7 +233,7 @@ def test_a_release_that_was_rolled_back_says_by_whom_and_why() -> None:
 
 def test_a_release_that_failed_and_was_undone_says_both() -> None:
     story = Story().ship_first().app("A2").plan("A2", "M1").build().gate().intend().fail(digest("A2"))
-    story.plan_rollback(1, 2, "automatic_rollback").build().intend().roll_out().go_live()
+    story.undo(1, 2)
     assert why(story, "r-2").verdict == (
         "r-2 (app A2, model M1) failed (VerifyFailed): nobody answered; "
         "bo rolled it back by r-3 to r-1, which is live: daisies come back wrong"

@@ -269,6 +269,10 @@ class Story:
         self.ask_rollback(f"back-{to}", to).plan_rollback(to, undoes, request=f"back-{to}")
         return self.build().intend().roll_out().go_live(*quarantine)
 
+    def undo(self, to: int, undoes: int) -> Self:
+        """Go back to an earlier release without being asked, all the way."""
+        return self.plan_rollback(to, undoes, "automatic_rollback").build().intend().roll_out().go_live()
+
 
 def app_half(name: str, contract: str = "1", at: datetime = NOON) -> AppHalf:
     """Return an app half of that name."""
