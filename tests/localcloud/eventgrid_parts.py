@@ -63,9 +63,9 @@ class Webhook:
     def notifications(self) -> list[Received]:
         return [each for each in self.received if each.kind == "Notification"]
 
-    def wait_for(self, count: int, within_seconds: float = 20) -> list[Received]:
+    def wait_for(self, count: int) -> list[Received]:
         """Return the notifications when there are so many."""
-        until(lambda: len(self.notifications) >= count, within_seconds)
+        until(lambda: len(self.notifications) >= count)
         return self.notifications
 
     def answer(self, received: Received) -> tuple[int, dict[str, str], Any]:
@@ -133,7 +133,7 @@ def running(relay: Relay) -> Iterator[RelayClient]:
 
 def relay_in(folder: Path, **options: Any) -> Relay:
     """A relay with a folder and port of its own, a hundred times faster than Event Grid."""
-    return Relay(CLOUD, folder, free_port(), **{"time_scale": 0.01, "timeout_seconds": 1.0, **options})
+    return Relay(CLOUD, folder, free_port(), **{"time_scale": 0.01, **options})
 
 
 def publisher(relay: Relay, topic: str = "storage", key: str = ACCESS_KEY) -> EventGridPublisherClient:

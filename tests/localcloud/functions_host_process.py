@@ -32,7 +32,7 @@ def free_port() -> int:
         return port
 
 
-def until[T](ask: Callable[[], T], within_seconds: float = 20) -> T:
+def until[T](ask: Callable[[], T], within_seconds: float = 60) -> T:
     """Return the first answer that is true."""
     deadline = time.monotonic() + within_seconds
     while True:
@@ -114,7 +114,7 @@ class HostProcess:
             assert self.process.poll() is None, self.log.read_text()
             return all(f"instance {index} is ready" in self.said() for index in range(self.instances))
 
-        until(is_ready, within_seconds=40)
+        until(is_ready, within_seconds=90)
 
     def said(self) -> str:
         """Return the log since the last start."""
@@ -125,17 +125,17 @@ class HostProcess:
 
     def wait_for_end(self) -> int:
         assert self.process is not None
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=90)
 
     def stop(self) -> None:
         if self.process is not None and self.is_running():
             self.process.terminate()
-            self.process.wait(timeout=20)
+            self.process.wait(timeout=60)
 
     def kill(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
     def children(self) -> list[int]:
         assert self.process is not None

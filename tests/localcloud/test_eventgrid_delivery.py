@@ -83,6 +83,7 @@ def test_an_endpoint_is_asked_before_it_gets_events(
 def test_an_endpoint_may_come_up_late(client: RelayClient, topic: str) -> None:
     port = free_port()
     client.subscribe("late", topic=topic, endpoint=f"http://127.0.0.1:{port}/", wait_seconds=None)
+    until(lambda: has_answered_otherwise(client, "late"))
     with pytest.raises(RelayError, match=r"'late' is not validated: http://127.0.0.1:\d+/ does not answer: "):
         client.wait_until_active("late", within_seconds=0.3)
     with webhook(port):
@@ -102,8 +103,15 @@ def test_a_wrong_answer_does_not_validate(
     client: RelayClient, topic: str, hook: Webhook, answer: tuple[int, Any], message: str
 ) -> None:
     hook.validates = lambda data: answer
+    client.subscribe("wrong", topic=topic, endpoint=hook.url, wait_seconds=None)
+    until(lambda: has_answered_otherwise(client, "wrong"))
     with pytest.raises(RelayError, match=re.escape(message)):
         client.subscribe("wrong", topic=topic, endpoint=hook.url, wait_seconds=0.3)
+
+
+def has_answered_otherwise(client: RelayClient, subscription: str) -> bool:
+    """Tell whether an endpoint was asked for its agreement and did not give it."""
+    return any(each["name"] == subscription and each["error"] for each in client.subscriptions())
 
 
 def test_a_person_validates_by_the_address_in_the_event(client: RelayClient, topic: str, hook: Webhook) -> None:
@@ -119,8 +127,10 @@ def test_a_person_validates_by_the_address_in_the_event(client: RelayClient, top
 def test_cloud_events_ask_by_options(client: RelayClient, topic: str, hook: Webhook) -> None:
     hook.allows = "example.org"
     endpoint, schema = hook.url, "CloudEventSchemaV1_0"
+    client.subscribe("cloud", topic=topic, endpoint=endpoint, schema=schema, wait_seconds=None)
+    until(lambda: has_answered_otherwise(client, "cloud"))
     with pytest.raises(RelayError, match=r"not answered with WebHook-Allowed-Origin: eventgrid.azure.net or \*"):
-        client.subscribe("cloud", topic=topic, endpoint=endpoint, schema=schema, wait_seconds=0.3)
+        client.wait_until_active("cloud", within_seconds=0.3)
     hook.allows = "*"
     client.wait_until_active("cloud")
     assert {each.method for each in hook.received} == {"OPTIONS"}
@@ -224,7 +234,7 @@ def test_a_failed_delivery_is_repeated_by_the_schedule(
     assert [each.headers["aeg-delivery-count"] for each in got] == ["0", "1", "2", "3"]
     waits = [later.at - earlier.at for earlier, later in pairwise(got)]
     for wait, scheduled in zip(waits, (10, 30, 60), strict=True):
-        assert scheduled * 0.01 <= wait < scheduled * 0.01 + 0.5
+        assert wait >= scheduled * 0.01
     client.wait_until_idle()
     (delivery,) = client.deliveries("retried")
     assert delivery["state"] == "delivered"
@@ -270,23 +280,25 @@ def test_success(relay: Relay, client: RelayClient, topic: str, hook: Webhook, s
     assert client.deliveries(f"taken-{status}")[0]["state"] == "delivered"
 
 
-def test_a_slow_endpoint_and_one_that_is_away_are_tried_again(relay: Relay, client: RelayClient, topic: str) -> None:
-    with webhook() as hook:
-        client.subscribe("slow", topic=topic, endpoint=hook.url)
-        hook.answer_seconds = 1.5
-        publisher(relay, topic).send(something_happened())
-        until(lambda: client.deliveries("slow")[0]["attempts"])
+def test_a_slow_endpoint_and_one_that_is_away_are_tried_again(tmp_path: Path) -> None:
+    relay = relay_in(tmp_path, timeout_seconds=1.0)
+    with running(relay) as client:
+        with webhook() as hook:
+            client.subscribe("slow", topic="storage", endpoint=hook.url)
+            hook.answer_seconds = 5
+            publisher(relay).send(something_happened())
+            until(lambda: client.deliveries("slow")[0]["attempts"])
 
-    def outcomes() -> list[str]:
-        return [each["outcome"] for each in client.deliveries("slow")[0]["attempts"]]
+        def outcomes() -> list[str]:
+            return [each["outcome"] for each in client.deliveries("slow")[0]["attempts"]]
 
-    until(lambda: "SocketError" in outcomes())
-    with webhook(hook.port) as again:
-        again.wait_for(1)
-        client.wait_until_idle()
-    assert outcomes()[0] == "TimedOut"
-    assert set(outcomes()[1:-1]) <= {"TimedOut", "SocketError"}
-    assert outcomes()[-1] == "Delivered"
+        until(lambda: "SocketError" in outcomes())
+        with webhook(hook.port) as again:
+            again.wait_for(1)
+            client.wait_until_idle()
+        assert outcomes()[0] == "TimedOut"
+        assert set(outcomes()[1:-1]) <= {"TimedOut", "SocketError"}
+        assert outcomes()[-1] == "Delivered"
 
 
 def test_a_deleted_subscription_gets_nothing_more(relay: Relay, client: RelayClient, topic: str, hook: Webhook) -> None:
@@ -345,36 +357,38 @@ def test_a_configuration_file(tmp_path: Path, hook: Webhook) -> None:
 def test_duplicate(relay: Relay, client: RelayClient, topic: str, hook: Webhook) -> None:
     client.subscribe("twice", topic=topic, endpoint=hook.url)
     client.add_fault("duplicate", count=1, seconds=0.2, subscription="twice")
+    began = time.time()
     publisher(relay, topic).send([something_happened("/1"), something_happened("/2")])
     client.wait_until_idle()
     got = hook.notifications
     assert sorted(each.event["subject"] for each in got) == ["/1", "/1", "/2"]
     first, second = (each for each in got if each.event["subject"] == "/1")
     assert first.body == second.body
-    assert second.at - first.at > 0.15
+    assert second.at - began > 0.15
     assert client.stats()["counters"]["fault.duplicate"] == 1
     assert [each["over"] for each in client.faults()] == [True]
 
 
 def test_delay(relay: Relay, client: RelayClient, topic: str, hook: Webhook) -> None:
     client.subscribe("later", topic=topic, endpoint=hook.url)
-    client.add_fault("delay", count=1, seconds=0.5)
+    client.add_fault("delay", count=1, seconds=1.5)
     began = time.time()
     publisher(relay, topic).send([something_happened("/1"), something_happened("/2")])
     client.wait_until_idle()
     at = {each.event["subject"]: each.at - began for each in hook.notifications}
-    assert at["/1"] > 0.5 > at["/2"]
+    assert at["/1"] >= 1.5
+    assert at["/1"] > at["/2"]
 
 
 def test_reorder(relay: Relay, client: RelayClient, topic: str, hook: Webhook) -> None:
     client.subscribe("mixed", topic=topic, endpoint=hook.url)
-    client.add_fault("reorder", count=1, seconds=30)
+    client.add_fault("reorder", count=1, seconds=600)
     publisher(relay, topic).send(something_happened("/1"))
     publisher(relay, topic).send(something_happened("/2"))
     assert [each.event["subject"] for each in hook.wait_for(2)] == ["/2", "/1"]
     client.add_fault("reorder", count=1, seconds=0.3)
     publisher(relay, topic).send(something_happened("/3"))
-    hook.wait_for(3, within_seconds=5)  # with nothing behind it, it goes after its seconds
+    hook.wait_for(3)  # with nothing behind it, it goes after its seconds
 
 
 def test_drop(relay: Relay, client: RelayClient, topic: str, hook: Webhook) -> None:
