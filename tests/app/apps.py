@@ -32,7 +32,7 @@ class RunningApp:
         self.client = httpx.Client(base_url=self.url, timeout=20)
 
     def wait(self, status: int = 200, path: str = "/readyz") -> httpx.Response:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             with contextlib.suppress(httpx.TransportError):
                 reply = self.client.get(path)
@@ -47,7 +47,7 @@ class RunningApp:
         self.client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextlib.contextmanager

@@ -34,9 +34,7 @@ def test_draining(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=drain)
         thread.start()
-        time.sleep(0.2)
-        ready = app.client.get("/readyz")
-        assert ready.status_code == 503
+        ready = app.wait(503)
         assert ready.json()["detail"] == "This instance is about to stop and still answers what reaches it."
         assert ready.headers["connection"] == "close"
         for path in ("/", "/nothing", "/livez"):
@@ -47,7 +45,7 @@ def test_draining(tmp_path: Path) -> None:
             reply.read()
             assert connection.sock is None  # the client saw it closed
         thread.join()
-        assert held[0] == pytest.approx(0.6, abs=0.3)
+        assert held[0] >= 0.6
 
 
 def test_the_server_really_closes_while_draining(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ class User:
         connection: http.client.HTTPConnection | None = None
         while not self.stop.is_set():
             if connection is None or connection.sock is None:
-                connection = http.client.HTTPConnection(self.netloc, timeout=10)
+                connection = http.client.HTTPConnection(self.netloc, timeout=30)
                 try:
                     connection.connect()
                 except OSError:
@@ -126,27 +124,29 @@ def test_nothing_is_lost_when_it_drains_and_stops_under_load(tmp_path: Path) -> 
         threads = [threading.Thread(target=user.run) for user in users]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while any(user.answered <= 10 for user in users) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert app.client.get("/drain", timeout=30).status_code == 200
+        assert app.client.get("/drain", timeout=60).status_code == 200
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert app.stop() == 0
         assert [user.lost for user in users if user.lost] == []
         assert all(user.answered > 10 for user in users)
 
 
 def test_sigterm_waits_for_what_was_asked(tmp_path: Path) -> None:
-    """A request that is being answered when SIGTERM comes is answered: here /drain itself, which takes a second."""
-    with running(tiny_folder(tmp_path), DRAIN_SECONDS="1.5") as app:
+    """A request that is being answered when SIGTERM comes is answered: here /drain itself, which takes its time."""
+    with running(tiny_folder(tmp_path), DRAIN_SECONDS="3") as app:
         app.wait()
+        asked = threading.Semaphore(0)
         replies: list[tuple[int, bytes]] = []
 
         def ask() -> None:
-            connection = http.client.HTTPConnection(urlsplit(app.url).netloc, timeout=20)
+            connection = http.client.HTTPConnection(urlsplit(app.url).netloc, timeout=60)
             connection.request("GET", "/drain")
+            asked.release()
             reply = connection.getresponse()
             replies.append((reply.status, reply.read()))
             connection.close()
@@ -154,8 +154,10 @@ def test_sigterm_waits_for_what_was_asked(tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        assert all(asked.acquire(timeout=30) for _ in threads)
+        app.wait(503)
+        time.sleep(0.5)  # the app has read what came in
         assert app.stop() == 0
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert replies == [(200, b"drained\n")] * 8
