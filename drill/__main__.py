@@ -37,14 +37,17 @@ _EXPECTED = (
 @click.option("--targets", type=click.IntRange(1, 150), default=USUAL.targets, show_default=True)
 @click.option("--events", type=click.IntRange(1), default=USUAL.events, show_default=True, help="Publishes.")
 @click.option("--kills", type=click.IntRange(0), default=USUAL.kills, show_default=True)
-@click.option("--outage", type=float, default=USUAL.outage_seconds, show_default=True, help="Seconds.")
+@click.option("--outage", type=click.FloatRange(0), default=USUAL.outage_seconds, show_default=True, help="Seconds.")
 @click.option("--doors", type=click.IntRange(1), default=USUAL.doors, show_default=True, help="Where users ask.")
 @click.option("--seed", type=int, default=USUAL.seed, show_default=True, help="Of what is published, and of faults.")
 @click.option("--write-docs", is_flag=True, help="Only put the last report into docs/reliability.md.")
 def main(*, targets: int, events: int, kills: int, outage: float, doors: int, seed: int, write_docs: bool) -> None:
     """Break a local cloud under a burst of publishes, and check that nothing was lost, doubled or undone."""
     if write_docs:
-        reports.write_docs(reports.read())
+        try:
+            reports.write_docs(reports.read())
+        except FileNotFoundError as error:
+            raise click.UsageError(f"there is no {error.filename}: run a drill first, in this folder") from error
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     size = Size(targets=targets, events=events, kills=kills, outage_seconds=outage, doors=doors, seed=seed)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import platform
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from localcloud import toolchains
+from localcloud import making, toolchains
 from localcloud.config import cache_root
 from localcloud.kubernetes.static_image import ARCHITECTURES
 from shipmate.core.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -33,7 +32,7 @@ class PushError(Exception):
 
 
 def ensure_program() -> Path:
-    """Return the compiled app, compiling it if its sources changed. Raises SetupError, CalledProcessError."""
+    """Return the compiled app, compiling it if its sources changed. Raises SetupError."""
     sources = sorted(SOURCES.iterdir())
     key = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     program = cache_root() / f"drill-app-{key}" / "app"
@@ -43,7 +42,7 @@ def ensure_program() -> Path:
         go = toolchains.ensure_go(SOURCES / "go.mod")
         settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
         command = [str(go), "build", "-trimpath", "-ldflags", "-s -w", "-o", str(fresh), "."]
-        subprocess.run(command, cwd=SOURCES, env={**os.environ, **settings}, check=True)
+        making.run(command, what="the drill's app", estimate="a few seconds", folder=SOURCES, environment=settings)
         fresh.replace(program)
     return program
 

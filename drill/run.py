@@ -57,9 +57,9 @@ def run(size: Size, cloud: Cloud) -> Report:
     local = LocalCloud(cloud)
     with _alone(), ExitStack() as stack:
         say("doing", f"a world of {size.targets} targets is started")
+        stack.callback(local.stop)
         image = _start(local, size)
         admin = local.target_cluster()
-        stack.callback(local.stop)
         stack.callback(world.remove, admin, wait=False)
         drill = Drill(local, admin, size, Publishers(cloud, image, cloud.state / "models"))
         stack.callback(drill.close)
