@@ -7,6 +7,7 @@ invocations in one process are two workers to the ledger.
 import dataclasses
 import os
 from functools import cache
+from typing import Any
 
 from azure.identity import DefaultAzureCredential
 from azure.storage import blob, queue
@@ -90,15 +91,17 @@ def compose(settings: Settings) -> Pipeline:
 def blob_service(storage: str) -> BlobServiceClient:
     """Return the client of a storage account, by its address or its connection string.
 
-    A range is taken from the connection at once: in the client's pieces of 256 KiB a thread that reads ahead wakes so
-    often that the one that hashes and sends waits for it.
+    A range is taken from the connection at once and handed on as one piece: in the client's pieces of 256 KiB a thread
+    that reads ahead wakes so often that the one that hashes and sends waits for it, and larger ones it cuts by copying.
     """
-    retry = blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES)
+    options: dict[str, Any] = {
+        "retry_policy": blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
+        "connection_data_block_size": RANGE_SIZE,
+        "max_chunk_get_size": RANGE_SIZE,
+    }
     if storage.startswith(("http://", "https://")):
-        return BlobServiceClient(
-            storage, credential=DefaultAzureCredential(), retry_policy=retry, connection_data_block_size=RANGE_SIZE
-        )
-    return BlobServiceClient.from_connection_string(storage, retry_policy=retry, connection_data_block_size=RANGE_SIZE)
+        return BlobServiceClient(storage, credential=DefaultAzureCredential(), **options)
+    return BlobServiceClient.from_connection_string(storage, **options)
 
 
 def _queue_client(storage: str, name: str) -> QueueClient:

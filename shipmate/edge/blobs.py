@@ -16,10 +16,12 @@ from shipmate.core.manifest import MANIFEST_LIMIT
 from shipmate.errors import Conflict, NotAllowed, NotFound, Rejected, Retryable, ShipmateError
 from shipmate.ports import Blob
 
-RANGE_SIZE = 8 << 20
+RANGE_SIZE = 6 << 20
 """Bytes asked for at once."""
-RANGES_AHEAD = 2
-"""Ranges that are asked for, or wait to be taken; with RANGE_SIZE this bounds the memory of one reading."""
+RANGES_AHEAD = 3
+"""Ranges that are asked for, wait, or are being used; with RANGE_SIZE this bounds the memory of one reading."""
+READERS = 2
+"""Threads that ask. Each keeps some MiB of its own, for the C library's malloc has a heap a thread."""
 
 
 class BlobModels:
@@ -71,13 +73,13 @@ class BlobModels:
 
         def read(start: int) -> bytes:
             length = min(RANGE_SIZE, blob.size - start)
-            data: bytes = client.download_blob(
+            answer = client.download_blob(
                 start, length, etag=f'"{blob.etag}"', match_condition=MatchConditions.IfNotModified
-            ).readall()  # bounded by `length`
-            return data
+            )
+            return b"".join(answer.chunks())  # one chunk as it came (readall copies), see `wiring.blob_service`
 
         ahead: deque[Future[bytes]] = deque()
-        pool = ThreadPoolExecutor(RANGES_AHEAD, thread_name_prefix="shipmate-blob")
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="shipmate-blob")
         try:
             for start in range(offset, blob.size, RANGE_SIZE):
                 ahead.append(pool.submit(read, start))
