@@ -126,17 +126,23 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         bad = state.release(state.rollback_due)
         why = f"{bad.name} failed: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
-    due = [item for item in state.publications if item.retry_at is None or item.retry_at <= now]
-    if due:
-        return Resolve(due[0])
+    if (due := _due(state, now)) is not None:
+        return Resolve(due)
     step = _requested(state, state.request) if state.request is not None else _newest(state, target, now)
     later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
     return Wait(later, "retry") if isinstance(step, Idle) and later is not None else step
 
 
+def _due(state: State, now: datetime) -> Publication | None:
+    """Return what is to be read next, None if there is nothing or it is tried again later."""
+    return next((item for item in state.publications if item.retry_at is None or item.retry_at <= now), None)
+
+
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
         return Supersede(release, _overtaken_by(state))
+    if _may_be_passed(release) and (due := _due(state, now)) is not None:
+        return Resolve(due)  # or nobody would know of what may pass it
     if _is_stuck(state, release):
         return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
     if release.retry_at is not None and release.retry_at > now:
@@ -173,14 +179,20 @@ def _is_overtaken(state: State, release: Release) -> bool:
     return state.request is not None and release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
 
 
+def _may_be_passed(release: Release) -> bool:
+    """Whether an automatic release is in trouble before it met users."""
+    early = release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
+    return early and release.retry_at is not None and release.trigger in ("model", "app", "blame")
+
+
 def _is_stuck(state: State, release: Release) -> bool:
     """Whether an automatic release is in trouble before it met users, and something newer could go instead."""
-    if release.retry_at is None or release.phase not in (Phase.PLANNED, Phase.BUILT, Phase.GATED):
+    if not _may_be_passed(release):
         return False
     if release.blames is not None:
         return _newest_halves(state) != state.release(release.blames).pair
     pair, _ = newest_pair(state)
-    return release.trigger in ("model", "app") and pair is not None and pair != release.pair
+    return pair is not None and pair != release.pair
 
 
 def _overtaken_by(state: State) -> str:

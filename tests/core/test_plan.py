@@ -162,11 +162,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
             .intend()
             .fail()
             .wait(300)
-            .plan_rollback(1, 2, "automatic_rollback")
-            .build()
-            .intend()
-            .roll_out()
-            .go_live()
+            .undo(1, 2)
             .resume()
         ),
         "idle: AlreadyReleased",
@@ -301,11 +297,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
             .intend()
             .roll_out()
             .fail(pair("A2", "M2").key)
-            .plan_rollback(1, 2, "automatic_rollback")
-            .build()
-            .intend()
-            .roll_out()
-            .go_live()
+            .undo(1, 2)
             .resume()
         ),
         "plan A1+M2: model by shipmate",
@@ -414,6 +406,32 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
     "a release in trouble is passed by a newer pair": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").err(5).app("A3"),
         "supersede r-2: a newer pair was published while this one was in trouble: the registry is away",
+    ),
+    "what was published is read while a release is in trouble": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").err(5).receive(pushed("e9", "A3")),
+        "resolve e9",
+    ),
+    "what was published is read while a cross pair is in trouble": (
+        lambda s: s.reject_both_new().blame("A1", "M2").err(5).receive(pushed("e9", "A3")),
+        "resolve e9",
+    ),
+    "what cannot be read does not keep a release in trouble from its retry": (
+        lambda s: (
+            s.ship_first().app("A2").plan("A2", "M1").err(5).receive(pushed("e9", "A3")).err_reading("e9", 60).wait(9)
+        ),
+        "Build r-2",
+    ),
+    "what was published waits while a release moves": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").receive(pushed("e9", "A3")),
+        "Build r-2",
+    ),
+    "what was published passes nothing that users may meet already": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().err(5).receive(pushed("e9", "A3")),
+        "wait 3 s: retry",
+    ),
+    "what was published does not pass what a person asked for": (
+        lambda s: s.ship_first().plan("A1", "M1", "request").err(5).receive(pushed("e9", "A3")),
+        "wait 3 s: retry",
     ),
     # requests
     "a release is asked for, of the newest pair": (
