@@ -1,6 +1,6 @@
 """The gate's verdict: did the candidate answer the golden questions well enough, and how does it differ from live.
 
-Asking is the edge's work (`shipmate.gating`); here answers become a report. A question is *right* when the top label is
+Asking is the work of `shipmate.stages.gate`; here answers become a report. A question is *right* when the top label is
 the expected one with at least its minimum confidence.
 """
 
