@@ -80,6 +80,15 @@ def _of(entries: Entries, *kinds: type) -> list[Any]:
     return [entry for entry in entries if type(entry) in kinds]
 
 
+def _last[E](entries: Entries, kind: type[E]) -> tuple[int, E] | None:
+    """Return the last entry of a kind, after its place."""
+    for place in range(len(entries) - 1, -1, -1):
+        entry = entries[place]
+        if isinstance(entry, kind):
+            return place, entry
+    return None
+
+
 # -- what came in --------------------------------------------------------------------------------------------------
 
 
@@ -203,19 +212,19 @@ def halves_settled_at(entries: Entries) -> datetime | None:
 
 def waiting(entries: Entries) -> Waiting | None:
     """Return what waits for a partner, unless a new head or a quarantine overtook it."""
-    index = max((i for i, entry in enumerate(entries) if isinstance(entry, Waiting)), default=None)
-    if index is None or any(place > index for place, _ in _new_heads(entries)):
+    last = _last(entries, Waiting)
+    if last is None or any(place > last[0] for place, _ in _new_heads(entries)):
         return None
-    entry = entries[index]
-    assert isinstance(entry, Waiting)
-    since = _quarantines(entries[index:])
+    place, entry = last
+    since = _quarantines(entries[place:])
     return None if entry.app in since or entry.model in since else entry
 
 
 # -- what became of it ---------------------------------------------------------------------------------------------
 
 
-def _planned(entries: Entries, number: int) -> Planned:
+def plan_of(entries: Entries, number: int) -> Planned:
+    """Return the entry that planned a release."""
     return next(entry for entry in entries if type(entry) is Planned and entry.release == number)
 
 
@@ -229,10 +238,10 @@ def phase(entries: Entries, number: int) -> Phase:
     for entry in (each for each in entries if type(each) in MOVES):
         if entry.release == number:
             found = MOVES[type(entry)]
-            if found is Phase.GATED and _planned(entries, number).blames is not None:
+            if found is Phase.GATED and plan_of(entries, number).blames is not None:
                 found = Phase.CLEARED
         elif isinstance(entry, Live):
-            undone = _planned(entries, entry.release)
+            undone = plan_of(entries, entry.release)
             if found is Phase.LIVE:
                 found = Phase.RETIRED
             if undone.to is not None and undone.undoes == number:
@@ -247,7 +256,7 @@ def image(entries: Entries, number: int) -> Digest | None:
         if type(entry) in (Planned, Built) and entry.release == number:
             found = entry.image
         elif type(entry) is Failed and _missed_its_image(entries, index):
-            lost = _planned(entries, entry.release).image
+            lost = plan_of(entries, entry.release).image
             found = None if found == lost else found
     return found
 
@@ -255,7 +264,7 @@ def image(entries: Entries, number: int) -> Digest | None:
 def _missed_its_image(entries: Entries, index: int) -> bool:
     """Whether the failure at this place is that of a rollback before it touched anything."""
     number = entries[index].release  # type: ignore[union-attr] # a Failed
-    return _planned(entries, number).to is not None and phase(entries[:index], number) is Phase.PLANNED
+    return plan_of(entries, number).to is not None and phase(entries[:index], number) is Phase.PLANNED
 
 
 def releases(entries: Entries) -> tuple[Release, ...]:
@@ -320,7 +329,7 @@ def rollback_due(entries: Entries) -> int | None:
     last = entries[places[-1]] if places else None
     if not isinstance(last, Failed):
         return None
-    failed = _planned(entries, last.release)
+    failed = plan_of(entries, last.release)
     if failed.to is not None:
         return failed.undoes if _missed_its_image(entries, places[-1]) else None
     return last.release if live(entries[: places[-1]]) is not None else None
@@ -350,7 +359,7 @@ def hold(entries: Entries) -> Hold | None:
         elif isinstance(entry, Resumed) and found is not None and entry.hold == found.id:
             found = None
         elif isinstance(entry, Live) and (found is None or found.scope != "all"):
-            planned = _planned(entries, entry.release)
+            planned = plan_of(entries, entry.release)
             if planned.to is not None:
                 found = Hold(entry.id, planned.author, planned.reason, entry.at)
     return found
@@ -378,11 +387,10 @@ def is_barred(pair: Pair, barred: frozenset[str]) -> bool:
 
 def request(entries: Entries) -> Request | None:
     """Return the last wish for a release, unless one was planned for it or a verdict barred its pair since."""
-    place = max((i for i, entry in enumerate(entries) if isinstance(entry, Requested)), default=None)
-    if place is None:
+    last = _last(entries, Requested)
+    if last is None:
         return None
-    asked = entries[place]
-    assert isinstance(asked, Requested)
+    place, asked = last
     for index in range(place, len(entries)):
         entry = entries[index]
         if isinstance(entry, Planned) and entry.request == asked.request:
@@ -394,54 +402,12 @@ def request(entries: Entries) -> Request | None:
 
 def rollback_request(entries: Entries) -> RollbackRequested | None:
     """Return the last wish to go back, unless a release was planned for it since."""
-    place = max((i for i, entry in enumerate(entries) if isinstance(entry, RollbackRequested)), default=None)
-    if place is None:
+    last = _last(entries, RollbackRequested)
+    if last is None:
         return None
-    asked = entries[place]
-    assert isinstance(asked, RollbackRequested)
+    place, asked = last
     answered = any(isinstance(e, Planned) and e.request == asked.request for e in entries[place:])
     return None if answered else asked
-
-
-def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: Digest | None = None) -> list[Pair]:
-    """Return the pairs of which one is the newest that may ship: all fit, none is barred.
-
-    That is the newest app with the newest model; where those two do not fit or must not ship together, each of them
-    with the newest partner it has, not older than the live one. A half that a hold keeps where it is, is given.
-    """
-    barred = quarantine(entries)
-    known_apps = [half for half in apps(entries) if half.digest not in barred and only_app in (None, half.digest)]
-    known_models = [half for half in models(entries) if half.digest not in barred and only_model in (None, half.digest)]
-    if not known_apps or not known_models:
-        return []
-    app, model = known_apps[-1], known_models[-1]
-    serving = live(entries)
-    pair = _planned(entries, serving).pair if serving is not None else None
-    if app.contract == model.contract:
-        newest = Pair(app.digest, model.digest)
-        if newest.key not in barred or pair is None:
-            return [] if newest.key in barred else [newest]
-        partners = [Pair(app.digest, pair.model), Pair(pair.app, model.digest)]
-    else:
-        older_models = _from(known_models, models(entries), pair.model if pair else None)
-        older_apps = _from(known_apps, apps(entries), pair.app if pair else None)
-        with_app = [Pair(app.digest, each.digest) for each in older_models if each.contract == app.contract]
-        with_model = [Pair(each.digest, model.digest) for each in older_apps if each.contract == model.contract]
-        allowed = [[pair for pair in pairs if not is_barred(pair, barred)] for pairs in (with_app, with_model)]
-        partners = [pair for pairs in allowed for pair in pairs[-1:]]
-    contracts = {half.digest: half.contract for half in (*apps(entries), *models(entries))}
-    return [
-        each
-        for each in partners
-        if not is_barred(each, barred) and contracts.get(each.app) == contracts.get(each.model) is not None
-    ]
-
-
-def _from(known: list[Any], ordered: Sequence[Any], digest: Digest | None) -> list[Any]:
-    """Return the known halves that are not older than the one with this digest."""
-    order = [half.digest for half in ordered]
-    first = order.index(digest) if digest in order else 0
-    return [half for half in known if order.index(half.digest) >= first]
 
 
 QUESTIONS: dict[str, Callable[[Entries], Any]] = {

@@ -13,6 +13,7 @@ from shipmate.core.ledger import Rejected, State, decode
 from tests.core.test_fold import histories
 from tests.fakes.histories import Story, digest
 from tests.sim import model
+from tests.sim.candidates import candidates
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.jsonl"))
 
@@ -23,7 +24,7 @@ def assert_equal(story: Story) -> None:
         state = fold(entries)
         assert model.differences(entries, state) == []
         newest, _ = plan.newest_pair(state)
-        assert newest is None or newest in model.candidates(entries)
+        assert newest is None or newest in candidates(entries)
 
 
 def test_the_model_answers_for_every_field_of_a_state() -> None:

@@ -1,0 +1,122 @@
+"""Invariant 5: when faults stop, the target converges."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from shipmate.core.events import ImagePushed
+from shipmate.core.ledger import AppHalf, ModelHalf, Phase, Received, Rejected, Resolved, Skipped
+from shipmate.core.refs import Pair
+from tests.sim import model
+from tests.sim.candidates import candidates
+from tests.sim.seen import Seen, number_of
+
+UNDER_WAY = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT})
+
+
+def the_target_converges(seen: Seen) -> Iterator[str]:
+    """When faults stop, nothing is left half done, and users get the newest pair that is allowed."""
+    if not seen.history.settled:
+        yield f"there was still something to do after {seen.history.calm_steps} calm steps"
+    if seen.may_be_stuck():
+        return
+    for number, phase in seen.phases.items():
+        if phase in UNDER_WAY or phase is Phase.CLEARED:
+            yield f"r-{number} is still {phase}"
+    entries = seen.entries
+    if model.publications(entries):
+        yield f"{model.publications(entries)[0].event.event_id} was never read"
+    if model.request(entries) is not None or model.rollback_request(entries) is not None:
+        yield "what a person asked for was never done"
+    hold = model.hold(entries)
+    held = [number for number, phase in seen.phases.items() if phase is Phase.HELD]
+    if held and hold is None:
+        yield f"r-{held[0]} is held, and nothing holds it"
+    yield from _runs_what_is_live(seen)
+    yield from _newest_is_live(seen)
+    yield from _heads_are_known(seen)
+
+
+def _runs_what_is_live(seen: Seen) -> Iterator[str]:
+    """The cluster runs what is live; or what failed, where nothing is there to go back to or going back failed too."""
+    serving = model.live(seen.entries)
+    running = number_of(seen.run.deployment.release)
+    if serving in (None, running):
+        return
+    has_failed = seen.phases.get(running) is Phase.FAILED
+    if not has_failed or (seen.is_forward(running) and _can_go_back(seen)):
+        yield f"r-{serving} is live by the ledger, and the cluster runs {seen.run.deployment.release}"
+
+
+def _can_go_back(seen: Seen) -> bool:
+    barred = model.quarantine(seen.entries)
+    return any(
+        model.image(seen.entries, number) is not None and not model.is_barred(seen.planned[number][1].pair, barred)
+        for number in model.verified(seen.entries)
+    )
+
+
+def _newest_is_live(seen: Seen) -> Iterator[str]:
+    """One of the candidates for the newest pair is live, or was tried since its halves came; none is newer than live.
+
+    Where two halves do not fit each other, one goes on with a partner and the other waits: which one is left open here.
+    """
+    entries, live = seen.entries, seen.pair_of(model.live(seen.entries))
+    hold = model.hold(entries)
+    only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
+    only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
+    complaints = []
+    for pair in candidates(entries, only_app=only_app, only_model=only_model):
+        if pair == live or (live is not None and _is_older(seen, pair, live)):
+            return
+        published = max(place for place, half in _first_told(seen) if half.digest in (pair.app, pair.model))
+        tried = [
+            number
+            for number, (_, planned) in seen.planned.items()
+            if planned.pair == pair and seen.phases[number] is not Phase.SUPERSEDED
+        ]
+        if seen.has_held_request():
+            return
+        if not tried:
+            complaints.append(f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released")
+        elif seen.planned[tried[-1]][0] < published and seen.phases[tried[-1]] is not Phase.HELD:
+            complaints.append(f"a half of r-{tried[-1]} was published anew, and the pair was not released again")
+        else:
+            return
+    yield from complaints[:1]
+
+
+def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:
+    """Return each publication once, at the place where it was resolved first; a late repeat tells nothing new."""
+    first: dict[tuple[str, datetime], tuple[int, AppHalf | ModelHalf]] = {}
+    for place, entry in seen.each(Resolved):
+        first.setdefault((entry.half.digest, entry.half.published_at), (place, entry.half))
+    return list(first.values())
+
+
+def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:
+    apps = [half.digest for half in model.apps(seen.entries)]
+    models = [half.digest for half in model.models(seen.entries)]
+    if live.app not in apps or live.model not in models:
+        return False
+    return apps.index(pair.app) < apps.index(live.app) or models.index(pair.model) < models.index(live.model)
+
+
+def _heads_are_known(seen: Seen) -> Iterator[str]:
+    """What the tag and the container hold last is the head, if anybody told of it or the timer looked."""
+    truth, barred = seen.run.truth, model.quarantine(seen.entries)
+    told = {each.event.digest for each in seen.run.acknowledged if isinstance(each.event, ImagePushed)}
+    apps = [half.digest for half in model.apps(seen.entries)]
+    withdrawn = {entry.withdrawn for _, entry in seen.each(Rejected)}
+    skipped = {entry.event_id for _, entry in seen.each(Skipped) if entry.reason not in ("Stale", "Duplicate")}
+    refused = {
+        entry.event.digest
+        for _, entry in seen.each(Received)
+        if isinstance(entry.event, ImagePushed) and entry.event.event_id in skipped
+    }
+    head, newest = truth.app_head, truth.model_head
+    looked = not seen.history.sweep_off
+    if head not in {None, *barred, *withdrawn, *refused, *apps[-1:]} and (head in told or looked):
+        yield f"the tag points to {head}, and the newest app known is {apps[-1:]}"
+    models = [half.digest for half in model.models(seen.entries)]
+    if newest not in {None, *barred, *withdrawn, *models[-1:]} and looked:
+        yield f"the newest model is {newest}, and the newest model known is {models[-1:]}"
