@@ -1,12 +1,11 @@
 """A whole small world in memory: a data scientist, a developer, users, and Shipmate's ports."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from datetime import timedelta
 
 from shipmate.commands import Commands
-from shipmate.core.answers import Answer, Version
+from shipmate.core.answers import Answer, Version, parse_version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.intake import Sources
 from shipmate.core.ledger import AnyEntry, Phase, State, encode
@@ -21,7 +20,9 @@ from shipmate.errors import Retryable
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Reading
 from shipmate.stages.context import Context
+from tests.fakes import application
 from tests.fakes.cluster import Asked, FakeCluster, Reply
+from tests.fakes.halves import GOLDEN, app_image, model_files
 from tests.fakes.ledgers import FakeClock, FakeLedgers, FakeQueue
 from tests.fakes.models import FakeModels
 from tests.fakes.registry import FakeRegistry
@@ -34,8 +35,6 @@ TARGET = Target(
     deployment=DeploymentRef("vision", "vision"),
     public_url="http://door.test",
 )
-
-DAISY = b"a photograph of a daisy"
 
 
 class World:
@@ -53,7 +52,7 @@ class World:
         self.failing_models: set[str] = set()  # versions whose candidate answers 500
         self.failing_apps: set[str] = set()  # the same, by the app's version
         self.broken_doors: set[str] = set()  # app versions that nobody reaches through the public door
-        self.cluster.add_deployment(_deployment())
+        self.cluster.add_deployment(application.deployment("vision", "vision"))
         self._events = 0
 
     def pipeline(self, worker: str = "worker-1") -> Pipeline:
@@ -86,10 +85,8 @@ class World:
     ) -> ModelPublished:
         """Upload a model folder that answers so, perhaps under another name than its version; return its event."""
         self.answers[version] = (says, confidence)
-        golden = [{"file": "golden/flower.jpg", "expected": "daisy", "min_confidence": 0.2}]
-        files = {"model.onnx": f"weights {version}".encode(), "golden/flower.jpg": DAISY}
         folder = f"{self.target.model.name}/{folder or version}"
-        self.models.publish(folder, files, **{"version": version, "golden": golden, **manifest})
+        self.models.publish(folder, model_files(version), **{"version": version, "golden": GOLDEN, **manifest})
         blob = self.models.properties("models", f"{folder}/manifest.json")
         self._events += 1
         return ModelPublished(
@@ -104,42 +101,11 @@ class World:
 
     def push_app(self, version: str, contract: str | None = "1", tag: str = "main") -> ImagePushed:
         """Push an app image, and return its event."""
-        labels = {"org.opencontainers.image.version": version}
-        if contract is not None:
-            labels["dev.shipmate.contract"] = contract
-        layer = b"layer of app " + version.encode()
-        digest = self._blob("vision-app", layer)
-        config = {
-            "architecture": "amd64",
-            "os": "linux",
-            "created": "2026-01-01T00:00:00Z",
-            "config": {"Labels": labels},
-            "rootfs": {"type": "layers", "diff_ids": [digest]},
-            "history": [{"created_by": "COPY app"}],
-        }
-        data = json.dumps(config).encode()
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": self._blob("vision-app", data),
-                "size": len(data),
-            },
-            "layers": [
-                {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": len(layer)},
-            ],
-        }
-        pushed = self.registry.put_manifest(
-            "vision-app", tag, json.dumps(manifest).encode(), str(manifest["mediaType"])
-        )
+        image = app_image(version, contract)
+        self.registry.blobs["vision-app"].update(image.blobs)
+        pushed = self.registry.put_manifest("vision-app", tag, image.manifest, image.media_type)
         self._events += 1
         return ImagePushed(f"event-{self._events}", "registry", "vision-app", tag, pushed, self.clock.now())
-
-    def _blob(self, repository: str, data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.registry.blobs[repository][digest] = data  # type: ignore[index] # a digest by construction
-        return digest
 
     # -- the app in its pods, and the public door
 
@@ -148,31 +114,18 @@ class World:
         manifest = self.registry.get_manifest("vision", image.partition("@")[2])
         config = json.loads(self.registry.get_blob("vision", json.loads(manifest.data)["config"]["digest"], 1 << 20))
         labels = config["config"]["Labels"]
-        headers = {
-            "x-model-version": labels["dev.shipmate.model.version"],
-            "x-model-digest": labels["dev.shipmate.model.digest"],
-            "x-app-version": labels["org.opencontainers.image.version"],
-            "x-release": asked.pod.annotations.get("shipmate.dev/release", ""),
-        }
+        headers = application.headers(asked.pod, labels)
         failing = self.failing_models | self.failing_apps
         if not failing.isdisjoint((headers["x-model-version"], headers["x-app-version"])):
             return 500, headers, b"out of memory"
         label, confidence = self.answers[labels["dev.shipmate.model.version"]]
-        body = {"result": [[[[label, confidence * 100]]], "Computed in 1 ms"]}
-        return 200, headers, json.dumps(body).encode()
+        return 200, headers, application.score(label, confidence)
 
     def ask(self, url: str, photo: bytes) -> Answer:
         """Answer through the public door: a ready pod of the Deployment does."""
         version = self.version(url)
         label, confidence = self.answers[version.model_version]
-        return Answer(
-            version.model_digest,
-            version.model_version,
-            version.app_version,
-            version.release,
-            ((label, confidence),),
-            0.01,
-        )
+        return application.answer(version, label, confidence)
 
     def version(self, url: str) -> Version:
         """Return which pair answers at the door."""
@@ -183,9 +136,19 @@ class World:
         _, headers, _ = self._pod_answers(Asked(pods[-1], 8000, "GET", "/version", b"", {}))
         if headers["x-app-version"] in self.broken_doors:
             raise Retryable("the door answers 502")
-        return Version(*(headers[key] for key in ("x-model-digest", "x-model-version", "x-app-version", "x-release")))
+        return parse_version(headers)
 
     # -- turning the handle
+
+    def tell(self, *events: ModelPublished | ImagePushed) -> None:
+        """Tell Shipmate of events, one after the other."""
+        for event in events:
+            self.pipeline().intake(event)
+
+    def ship(self, *events: ModelPublished | ImagePushed) -> None:
+        """Tell Shipmate of events, and let it work until there is nothing left to do."""
+        self.tell(*events)
+        self.run()
 
     def run(self, worker: str = "worker-1", within: timedelta = timedelta(minutes=30)) -> None:
         """Deliver queue messages until there are none, with time passing as needed."""
@@ -217,18 +180,10 @@ class _Died(BaseException):
     """A worker's process ends."""
 
 
-def _deployment() -> dict[str, object]:
-    labels = {"app": "vision"}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "vision", "namespace": "vision"},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels, "annotations": {}},
-                "spec": {"containers": [{"name": "app", "image": "none:none"}]},
-            },
-        },
-    }
+def released(*models: str, world: World | None = None) -> World:
+    """Return a world in which app 2.3.0 went live with model 1.0, and then with each of these model versions."""
+    world = world or World()
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0"))
+    for version in models:
+        world.ship(world.publish_model(version))
+    return world

@@ -4,7 +4,7 @@ The contract suite holds `tests.fakes.cluster.FakeCluster` to a real API server;
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from shipmate.core.fence import Operation
 from shipmate.core.views import PAIR, Container, ContainerStatus, DeploymentView, Object, PodView
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from tests.fakes import application
 from tests.fakes.cluster import _admit, _apply, _drop_empty_annotations
 from tests.sim.history import Patch
 
@@ -93,19 +94,8 @@ class LightCluster:
     def add_deployment(self, namespace: str, name: str, replicas: int = 2) -> None:
         """Create a Deployment without pods, as a person with kubectl would."""
         self._made += 1
-        labels = {"app": name}
-        doc = {
-            "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{self._made}", "generation": 1,
-                         "resourceVersion": str(self._made)},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels, "annotations": {}},
-                    "spec": {"containers": [{"name": "app", "image": "none:none"}]},
-                },
-            },
-        }  # fmt: skip
+        doc = application.deployment(namespace, name, replicas)
+        doc["metadata"] |= {"uid": f"uid-{self._made}", "generation": 1, "resourceVersion": str(self._made)}
         self._deployments[namespace, name] = _Deployment(doc, [], [])
 
     def patches(self, namespace: str, name: str) -> list[Patch]:
@@ -134,15 +124,10 @@ class LightCluster:
     # -- the port: Deployments
 
     def deployment(self, namespace: str, name: str) -> DeploymentView:
-        found = self._deployments.get((namespace, name))
-        if found is None:
-            raise NotFound(f'deployments.apps "{name}" not found in namespace {namespace}')
-        return self._deployment_view(found)
+        return self._deployment_view(self._deployment(namespace, name))
 
     def patch_deployment(self, namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
-        found = self._deployments.get((namespace, name))
-        if found is None:
-            raise NotFound(f'deployments.apps "{name}" not found in namespace {namespace}')
+        found = self._deployment(namespace, name)
         before, doc = self._deployment_view(found), _copied(found.doc)
         for operation in operations:
             _apply(doc, operation)
@@ -220,16 +205,7 @@ class LightCluster:
         del self._gates[namespace, name]
 
     def ask_pod(
-        self,
-        namespace: str,
-        pod: str,
-        port: int,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        *,
-        timeout: float = 10.0,
+        self, namespace: str, pod: str, port: int, method: str, path: str, *sent: object, **how: object
     ) -> Reply:
         found = self._gate(namespace, pod)
         if found.stage(self._now()) not in ("ready", "starting"):
@@ -237,6 +213,12 @@ class LightCluster:
         return self._answering(self._view(found), path)
 
     # -- inside
+
+    def _deployment(self, namespace: str, name: str) -> _Deployment:
+        found = self._deployments.get((namespace, name))
+        if found is None:
+            raise NotFound(f'deployments.apps "{name}" not found in namespace {namespace}')
+        return found
 
     def _gate(self, namespace: str, name: str) -> _Pod:
         found = self._gates.get((namespace, name))
@@ -316,17 +298,17 @@ def _copied(doc: Object) -> Object:
     """Return a copy of a Deployment, down to what a patch of ours may change."""
     spec = doc["spec"]
     template = spec["template"]
-    metadata = doc["metadata"] | (
-        {"annotations": {**doc["metadata"]["annotations"]}} if "annotations" in doc["metadata"] else {}
-    )
-    inner = template["metadata"] | (
-        {"annotations": {**template["metadata"]["annotations"]}} if "annotations" in template["metadata"] else {}
-    )
     containers = [{**each} for each in template["spec"]["containers"]]
-    return {
-        "metadata": metadata,
-        "spec": {**spec, "template": {"metadata": inner, "spec": {**template["spec"], "containers": containers}}},
-    }
+    inner = {"metadata": _metadata(template), "spec": {**template["spec"], "containers": containers}}
+    return {"metadata": _metadata(doc), "spec": {**spec, "template": inner}}
+
+
+def _metadata(of: Object) -> Object:
+    """Return a copy of the metadata of a Deployment or of its template."""
+    metadata: Object = {**of["metadata"]}
+    if "annotations" in metadata:
+        metadata["annotations"] = {**metadata["annotations"]}
+    return metadata
 
 
 def _seen(made: PodView, stage: str) -> PodView:

@@ -13,6 +13,7 @@ from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
 from shipmate.views import Answer
+from tests.fakes.halves import app_image, model_folder
 from tests.sim import reach
 from tests.sim.cluster import PodFate
 from tests.sim.faults import Faults, Operation
@@ -22,7 +23,6 @@ from tests.sim.hub import Actor, Crash, Hub
 from tests.sim.invariants import check
 from tests.sim.observer import Observer, effects
 from tests.sim.people import give
-from tests.sim.pieces import app_image, model_folder
 from tests.sim.plans import Happening, Plan, app_version, drawn
 from tests.sim.world import NAMESPACE, World
 

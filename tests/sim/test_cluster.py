@@ -10,6 +10,7 @@ from shipmate.core.fence import adopt_patch, fence_patch, raise_fence_patch
 from shipmate.core.gate_pod import gate_pod
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, NotAllowed, NotFound
+from tests.fakes.application import deployment
 from tests.fakes.cluster import FakeCluster
 from tests.sim.cluster import LightCluster, PodFate
 
@@ -33,20 +34,7 @@ def light() -> LightCluster:
 
 def fake() -> FakeCluster:
     cluster = FakeCluster(registry="registry.sim")
-    labels = {"app": "app"}
-    cluster.add_deployment(
-        {
-            "metadata": {"name": "app", "namespace": "vision"},
-            "spec": {
-                "replicas": 2,
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels, "annotations": {}},
-                    "spec": {"containers": [{"name": "app", "image": "none:none"}]},
-                },
-            },
-        }
-    )
+    cluster.add_deployment(deployment("vision", "app"))
     return cluster
 
 

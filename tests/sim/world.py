@@ -5,12 +5,11 @@ Nothing here knows about faults at calls; those are the hub's. What is wrong wit
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
 
 from shipmate.core.answers import Answer, Version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fence import Operation
-from shipmate.core.refs import Digest, digest_of
+from shipmate.core.refs import Digest
 from shipmate.core.targets import (
     AppSource,
     DeploymentRef,
@@ -23,12 +22,13 @@ from shipmate.core.targets import (
 from shipmate.core.views import DeploymentView, Object, PodView
 from shipmate.errors import Conflict, Retryable
 from shipmate.ports import Blob, Manifest
+from tests.fakes import application
+from tests.fakes.halves import app_image, model_folder
 from tests.fakes.models import FakeModels
 from tests.fakes.registry import FakeRegistry
 from tests.sim.cluster import LightCluster, PodFate, Reply
 from tests.sim.history import Half
 from tests.sim.hub import Hub
-from tests.sim.pieces import AppImage, ModelFolder, app_image, model_folder
 
 RELEASES = "vision"
 NAMESPACE = "vision"
@@ -152,25 +152,20 @@ class World:
     def push_app(self, name: str, version: str, event_id: str, contract: str = "1") -> ImagePushed:
         """Push an app image with its target's followed tag, and return the event."""
         image, source = app_image(version, contract), self.targets[name].app
-        self._store_app(source.repository, source.tag, image)
+        self.registry.blobs[source.repository].update(image.blobs)
+        self.registry.put_manifest(source.repository, source.tag, image.manifest, image.media_type)
         now = self.hub.instant()
         self.apps[name].append(Half(version, image.digest, contract, now))
         self.hub.tell(f"the developer of {name} pushes app {version}")
         return ImagePushed(event_id, "registry", source.repository, source.tag, image.digest, now)
 
-    def _store_app(self, repository: str, tag: str, image: AppImage) -> None:
-        blobs = self.registry.blobs[repository]
-        for data in image.blobs:
-            blobs[_digest_of(data)] = data
-        self.registry.put_manifest(repository, tag, image.manifest, image.media_type)
-
     def publish_model(
         self, version: str, event_id: str, contract: str = "1", folder: str | None = None
     ) -> ModelPublished:
         """Upload a model version, perhaps under another name, and return the event of its manifest."""
-        model: ModelFolder = model_folder(version, contract)
+        model = model_folder(version, contract)
         where = f"net/{folder or version}"
-        for path, data in model.files:
+        for path, data in model.files.items():
             self.models.put("models", f"{where}/{path}", data)
         blob = self.models.put("models", f"{where}/manifest.json", model.manifest)
         self.published_models.append(Half(version, model.digest, contract, blob.modified_at))
@@ -230,18 +225,13 @@ class World:
     def _pod_answers(self, pod: PodView, path: str) -> Reply:
         labels = self._labels(pod.containers[0].image)
         model = Digest(labels["dev.shipmate.model.digest"])
-        headers = {
-            "x-model-version": labels["dev.shipmate.model.version"],
-            "x-model-digest": model,
-            "x-app-version": labels["org.opencontainers.image.version"],
-            "x-release": pod.annotations.get("shipmate.dev/release", ""),
-        }
+        headers = application.headers(pod, labels)
         if path == "/readyz":
             return (200, headers, b"{}") if pod.ready else (503, headers, b'{"title": "not ready"}')
         if model in self.failing_models:
             return 500, headers, b"out of memory"
         label, confidence = self.says.get(model, ("daisy", 0.9))
-        return 200, headers, _score(label, confidence)
+        return 200, headers, application.score(label, confidence)
 
     def ask(self, url: str, photo: bytes) -> Answer:
         """Answer through the public door: a ready pod of the Deployment does."""
@@ -249,14 +239,7 @@ class World:
         label, confidence = self.says.get(Digest(version.model_digest), ("daisy", 0.9))
         if version.model_digest in self.failing_models:
             raise Retryable("the door answers 500")
-        return Answer(
-            version.model_digest,
-            version.model_version,
-            version.app_version,
-            version.release,
-            ((label, confidence),),
-            0.01,
-        )
+        return application.answer(version, label, confidence)
 
     def version(self, url: str) -> Version:
         """Return which pair answers at the door: each ready pod in turn does."""
@@ -286,13 +269,3 @@ def _labels_of(digest: Digest, config: Callable[[Digest], bytes]) -> dict[str, s
     if found is None:
         found = _LABELS[digest] = json.loads(config(digest))["config"]["Labels"]
     return found
-
-
-@cache
-def _digest_of(data: bytes) -> Digest:
-    return digest_of(data)
-
-
-@cache
-def _score(label: str, confidence: float) -> bytes:
-    return json.dumps({"result": [[[[label, confidence * 100]]], "Computed in 1 ms"]}).encode()
