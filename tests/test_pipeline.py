@@ -11,7 +11,7 @@ from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable
 from tests.fakes.ledgers import Fault
-from tests.world import TARGET, World
+from tests.world import TARGET, World, released
 
 
 class AllBut(set[str]):
@@ -25,38 +25,30 @@ class AllBut(set[str]):
         return image != self._good
 
 
-def first_release(world: World) -> None:
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        assert world.pipeline().intake(event) == ("vision",)
-    world.run()
-
-
 def phases(world: World) -> list[tuple[str, str]]:
     return [(release.name, release.phase) for release in world.state.releases]
 
 
 def test_a_model_and_an_app_published_together_make_one_release_that_users_are_answered_by():
     world = World()
-    first_release(world)
+    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
+        assert world.pipeline().intake(event) == ("vision",)
+    world.run()
     assert phases(world) == [("r-1", "live")]
     seen = world.version("")
     assert (seen.model_version, seen.app_version, seen.release) == ("1.0", "2.3.0", "r-1")
 
 
 def test_a_new_model_goes_live_and_moves_no_app_bytes():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released()
+    world.ship(world.publish_model("1.1"))
     assert phases(world) == [("r-1", "retired"), ("r-2", "live")]
     assert world.version("").model_version == "1.1"
 
 
 def test_new_code_goes_live_and_reuses_the_model_layers():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1"))
     assert phases(world)[-1] == ("r-2", "live")
     cost = world.state.release(2).cost
     assert cost is not None
@@ -65,10 +57,8 @@ def test_new_code_goes_live_and_reuses_the_model_layers():
 
 
 def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1", says="honeycomb", confidence=0.03))
-    world.run()
+    world = released()
+    world.ship(world.publish_model("1.1", says="honeycomb", confidence=0.03))
     release = world.state.release(2)
     assert release.phase is Phase.REJECTED
     assert release.message == (
@@ -81,21 +71,16 @@ def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it():
 
 
 def test_good_code_ships_with_the_old_model_after_a_model_was_rejected():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1", says="honeycomb"))
-    world.run()
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.publish_model("1.1", says="honeycomb"))
+    world.ship(world.push_app("2.3.1"))
     seen = world.version("")
     assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
 
 
 def both_published(world: World, **model: object) -> None:
     """Publish code and a model so close together that they are tried as one pair."""
-    for event in (world.push_app("2.4.0"), world.publish_model("1.1", **model)):
-        world.pipeline().intake(event)
-    world.run()
+    world.ship(world.push_app("2.4.0"), world.publish_model("1.1", **model))
 
 
 def outcomes(world: World) -> list[tuple[str, str, str]]:
@@ -103,8 +88,7 @@ def outcomes(world: World) -> list[tuple[str, str, str]]:
 
 
 def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the_code_ships():
-    world = World()
-    first_release(world)
+    world = released()
     both_published(world, says="honeycomb")
     assert outcomes(world) == [("2.4.0", "1.1", "rejected"), ("2.3.0", "1.1", "rejected"), ("2.4.0", "1.0", "live")]
     bad = world.state.release(2).pair
@@ -112,8 +96,7 @@ def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the
 
 
 def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_model_ships():
-    world = World()
-    first_release(world)
+    world = released()
     world.failing_apps.add("2.4.0")
     both_published(world)
     assert outcomes(world) == [("2.4.0", "1.1", "rejected"), ("2.3.0", "1.1", "live"), ("2.4.0", "1.0", "rejected")]
@@ -124,8 +107,7 @@ def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_
 
 
 def test_when_both_are_bad_both_are_blamed_and_nothing_ships():
-    world = World()
-    first_release(world)
+    world = released()
     world.failing_apps.add("2.4.0")
     both_published(world, says="honeycomb")
     bad = world.state.release(2).pair
@@ -134,14 +116,11 @@ def test_when_both_are_bad_both_are_blamed_and_nothing_ships():
 
 
 def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
-    world = World()
-    first_release(world)
+    world = released()
     world.commands().hold("vision", "k1", "ana", HoldBody(reason="an audit of the models", scope="model"))
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert outcomes(world) == [("2.3.0", "1.1", "held")]
-    world.pipeline().intake(world.push_app("2.4.0"))
-    world.run()
+    world.ship(world.push_app("2.4.0"))
     assert outcomes(world) == [("2.3.0", "1.1", "superseded"), ("2.4.0", "1.0", "live"), ("2.4.0", "1.1", "held")]
     world.commands().resume("vision", "k2", "ana", ResumeBody(reason="the audit is over"))
     world.run()
@@ -149,10 +128,8 @@ def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
 
 
 def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1"))
     answer = world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="wrong percentages"))
     assert answer.accepted
     world.run()
@@ -166,11 +143,9 @@ def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
 
 
 def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume():
-    world = World()
-    first_release(world)
+    world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo for a customer"))
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert phases(world)[-1] == ("r-2", "held")
     assert world.version("").model_version == "1.0"
     world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="the demo is over"))
@@ -190,11 +165,9 @@ def clean_up(world: World, number: int = -1) -> Digest:
 
 
 def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_digest():
-    world = World()
-    first_release(world)
+    world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="a long holiday"))
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     image = clean_up(world)
     world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="back again"))
     world.run()
@@ -203,10 +176,7 @@ def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_
 
 
 def test_a_rollback_builds_its_image_again_if_the_registry_lost_it():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     image = clean_up(world, 0)
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
     world.run()
@@ -227,10 +197,7 @@ def test_a_rollback_builds_its_image_again_if_the_registry_lost_it():
     ids=["its model is gone", "it becomes another image"],
 )
 def test_a_rollback_whose_image_is_lost_for_good_fails_and_says_why(spoil, message):
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     clean_up(world, 0)
     spoil(world)
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
@@ -240,9 +207,8 @@ def test_a_rollback_whose_image_is_lost_for_good_fails_and_says_why(spoil, messa
 
 
 def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
+    world = released()
+    world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
     world.cluster.missing_images = AllBut(f"{world.registry.name}/vision@{world.state.release(1).image}")
     world.run()
@@ -253,8 +219,7 @@ def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
 
 def test_an_image_that_would_not_become_the_same_again_is_not_gated():
     world = World()
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        world.pipeline().intake(event)
+    world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
     world.run_until_phase(Phase.BUILT)
     clean_up(world)
     world.registry.name = "moved.example"  # it is in the image's label of its base
@@ -265,8 +230,7 @@ def test_an_image_that_would_not_become_the_same_again_is_not_gated():
 
 def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
     world = World()
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        world.pipeline().intake(event)
+    world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
     world.run_until_phase(Phase.BUILT)
     image = clean_up(world)
     world.run()
@@ -275,12 +239,10 @@ def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
 
 
 def test_a_repeated_command_and_a_repeated_event_change_nothing():
-    world = World()
-    first_release(world)
+    world = released()
     event = world.publish_model("1.1")
-    world.pipeline().intake(event)
-    world.run()
-    world.pipeline().intake(event)
+    world.ship(event)
+    world.tell(event)
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="no"))
     world.run()
     length = len(world.state.releases)
@@ -291,9 +253,8 @@ def test_a_repeated_command_and_a_repeated_event_change_nothing():
 
 
 def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code_passes_it():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
+    world = released()
+    world.tell(world.push_app("2.3.1"))
     good = f"{world.registry.name}/vision@{world.state.release(1).image}"
     world.cluster.missing_images = AllBut(good)
     world.run()
@@ -301,8 +262,7 @@ def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code
     assert "cannot pull its image" in world.state.release(2).message
     assert world.version("").app_version == "2.3.0"
     world.cluster.missing_images = set()
-    world.pipeline().intake(world.push_app("2.3.2"))
-    world.run()
+    world.ship(world.push_app("2.3.2"))
     assert world.version("").app_version == "2.3.2"
     assert not world.state.quarantine
 
@@ -311,34 +271,25 @@ def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_ol
     world = World()
     late, older = world.publish_model("1.0"), world.publish_model("1.1")
     newest = world.publish_model("1.0", folder="1.0-again")
-    for event in (world.push_app("2.3.0"), newest):
-        world.pipeline().intake(event)
-    world.run()
-    for event in (late, older):
-        world.pipeline().intake(event)
-    world.run()
+    world.ship(world.push_app("2.3.0"), newest)
+    world.ship(late, older)
     assert phases(world) == [("r-1", "live")]
     assert world.version("").model_version == "1.0"
 
 
 def test_an_app_without_contract_label_is_skipped_with_words():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1", contract=None))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1", contract=None))
     assert phases(world) == [("r-1", "live")]
     assert "NoContractLabel" in world.story()
 
 
 def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("2.0", contract="2"))
-    world.run()
+    world = released()
+    world.ship(world.publish_model("2.0", contract="2"))
     assert phases(world) == [("r-1", "live")]
     assert "needs app contract 2" in world.commands().views.status("vision").next
-    world.pipeline().intake(world.push_app("3.0.0", contract="2"))
-    world.run()
+    world.ship(world.push_app("3.0.0", contract="2"))
     seen = world.version("")
     assert (seen.model_version, seen.app_version) == ("2.0", "3.0.0")
 
@@ -354,22 +305,18 @@ def test_what_no_event_told_us_is_found_by_the_sweep():
 
 
 def test_trouble_outside_is_recorded_and_tried_again():
-    world = World()
-    first_release(world)
+    world = released()
     world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert phases(world)[-1] == ("r-2", "live")
     assert "the API server is away" in world.story()
 
 
 def test_a_lost_reply_to_the_patch_makes_no_second_patch():
-    world = World()
-    first_release(world)
+    world = released()
     before = len(world.cluster.history)
     world.cluster.fail("patch_deployment", Retryable("connection reset"), after=True)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert phases(world)[-1] == ("r-2", "live")
     assert len(world.cluster.history) == before + 1
 
@@ -390,8 +337,7 @@ def test_a_lost_reply_to_the_patch_makes_no_second_patch():
     ids=["unknown release", "already live", "if_live race", "two ways at once", "unknown digest"],
 )
 def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error, message):
-    world = World()
-    first_release(world)
+    world = released()
     length = world.state.length
     with pytest.raises(error, match=message):
         world.commands().release("vision", "key", "bo", body)
@@ -399,10 +345,7 @@ def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error
 
 
 def test_a_dry_run_gives_the_plan_and_records_nothing():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     length = world.state.length
     answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="x", release="r-1", dry_run=True))
     assert not answer.accepted
@@ -411,10 +354,7 @@ def test_a_dry_run_gives_the_plan_and_records_nothing():
 
 
 def test_an_explicit_earlier_pair_is_released_through_the_gate():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     world.commands().release("vision", "key", "bo", ReleaseBody(reason="the old one is faster", release="r-1"))
     world.run()
     assert phases(world)[-1] == ("r-3", "live")
@@ -422,10 +362,8 @@ def test_an_explicit_earlier_pair_is_released_through_the_gate():
 
 
 def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("2.0", contract="2"))
-    world.run()
+    world = released()
+    world.ship(world.publish_model("2.0", contract="2"))
     seen = world.commands().views.plan("vision")
     assert (seen.app, seen.model) == ("2.3.0", "1.0")
     assert seen.waiting is not None
@@ -438,10 +376,7 @@ def test_an_unknown_target_is_named_with_those_there_are():
 
 
 def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the_same():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     world.models.delete("models", "net/1.0/manifest.json")
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
     world.run()
@@ -449,59 +384,46 @@ def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the
 
 
 def test_a_good_model_is_not_blamed_for_a_live_one_that_was_deleted():
-    world = World()
-    first_release(world)
+    world = released()
     world.models.delete("models", "net/1.0/manifest.json")
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert world.version("").model_version == "1.1"
 
 
 def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_it():
-    world = World()
-    first_release(world)
+    world = released()
     event = world.publish_model("1.1")
     world.models.delete("models", "net/1.1/model.onnx")
-    world.pipeline().intake(event)
-    world.run()
+    world.ship(event)
     assert world.state.release(2).ended_because == "MissingFile"
     assert not world.state.quarantine
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world.ship(world.push_app("2.3.1"))
     seen = world.version("")
     assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert world.version("").model_version == "1.1"
 
 
 def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
-    world = World()
-    first_release(world)
+    world = released()
     world.failing_models.add("1.1")
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert world.state.release(2).ended_because == "CandidateAnswerUnusable"
-    world.pipeline().intake(world.publish_model("1.2"))
-    world.run()
+    world.ship(world.publish_model("1.2"))
     assert world.version("").model_version == "1.2"
 
 
 def test_a_door_in_lasting_trouble_does_not_keep_the_fix_from_shipping():
-    world = World()
-    first_release(world)
+    world = released()
     world.broken_doors.add("2.3.0")
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world.ship(world.push_app("2.3.1"))
     assert phases(world)[-1] == ("r-2", "live")
 
 
 def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
-    world = World()
-    first_release(world)
+    world = released()
     world.broken_doors.add("2.3.1")
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world.ship(world.push_app("2.3.1"))
     assert phases(world) == [("r-1", "retired"), ("r-2", "rolled_back"), ("r-3", "live")]
     assert world.version("").app_version == "2.3.0"
     assert world.state.hold is not None
@@ -512,12 +434,10 @@ def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
 
 
 def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1"))
     world.broken_doors.add("2.3.2")
-    world.pipeline().intake(world.push_app("2.3.2"))
+    world.tell(world.push_app("2.3.2"))
     world.run_until_phase(Phase.ROLLED_OUT)
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="daisies come back wrong"))
     world.run()
@@ -529,11 +449,9 @@ def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
 
 
 def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wrong():
-    world = World()
-    first_release(world)
+    world = released()
     world.broken_doors.update(("2.3.0", "2.3.1"))
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world.ship(world.push_app("2.3.1"))
     assert phases(world)[-1] == ("r-3", "failed")
     drift = world.commands().views.status("vision").drift
     assert drift is not None
@@ -546,9 +464,8 @@ def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wr
 
 
 def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
+    world = released()
+    world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
     world.cluster.fail("patch_deployment", Retryable("the API server is away"))
     with pytest.raises(Retryable):
@@ -559,9 +476,8 @@ def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
 
 
 def test_a_new_fence_is_taken_anew_if_a_hold_came_first():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
+    world = released()
+    world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
     view = world.cluster.deployment("vision", "vision")
     world.cluster.patch_deployment(
@@ -577,11 +493,10 @@ def test_a_new_fence_is_taken_anew_if_a_hold_came_first():
 
 
 def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone():
-    world = World()
-    first_release(world)
+    world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))
     world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="over"))
-    world.pipeline().intake(world.publish_model("1.1"))
+    world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))  # its first attempt came this late
     world.run()
@@ -589,10 +504,7 @@ def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone():
 
 
 def test_a_hold_does_not_stop_a_rollback():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
     world.run_until_phase(Phase.INTENDED)
     world.commands().hold("vision", "key-2", "ana", HoldBody(reason="stop"))
@@ -602,10 +514,8 @@ def test_a_hold_does_not_stop_a_rollback():
 
 
 def test_nobody_goes_back_to_what_is_quarantined():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1"))
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="wrong percentages"))
     world.run()
     with pytest.raises(Conflict, match="the pair of r-2, or a half of it, is quarantined: release it instead"):
@@ -613,10 +523,8 @@ def test_nobody_goes_back_to_what_is_quarantined():
 
 
 def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world = released()
+    world.ship(world.push_app("2.3.1"))
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="a mistake"))
     world.run()
     world.commands().resume("vision", "key-2", "bo", ResumeBody(reason="it was one"))
@@ -630,10 +538,7 @@ def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record(
 
 
 def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
-    world = World()
-    first_release(world)
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world = released("1.1")
     world.queue.away = True
     with pytest.raises(Retryable):
         world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
@@ -644,11 +549,9 @@ def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
 
 
 def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish():
-    world = World()
-    first_release(world)
+    world = released()
     world.cluster.fail("create_gate_pod", Invalid("Deployment vision/vision has no container 'app'"))
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     assert phases(world)[-1] == ("r-2", "live")
     assert "has no container 'app'" in world.story()
 
@@ -659,9 +562,7 @@ def test_a_team_that_just_uploads_its_model_file_gets_releases_too():
     world.answers["3.0"] = ("daisy", 0.9)
     blob = world.models.put("models", "net/3.0/model.onnx", b"weights")
     event = ModelPublished("event-9", "account", "models", blob.path, blob.etag, None, world.clock.now())
-    for each in (world.push_app("2.3.0"), event):
-        world.pipeline().intake(each)
-    world.run()
+    world.ship(world.push_app("2.3.0"), event)
     assert phases(world) == [("r-1", "live")]
     assert world.state.release(1).pair.model == digest_of(b"weights")
     assert world.version("").model_version == "3.0"

@@ -43,8 +43,7 @@ class Keeping(World):
 
     def release(self, version: str) -> Digest:
         """Publish a model, and return the image of its release."""
-        self.pipeline().intake(self.publish_model(version))
-        self.run()
+        self.ship(self.publish_model(version))
         image = self.state.releases[-1].image
         assert image is not None
         return image
@@ -53,7 +52,7 @@ class Keeping(World):
 @pytest.fixture
 def world() -> Keeping:
     world = Keeping()
-    world.pipeline().intake(world.push_app("2.3.0"))
+    world.tell(world.push_app("2.3.0"))
     return world
 
 
@@ -65,8 +64,7 @@ def test_what_goes_live_is_kept_with_those_before_it(world: Keeping) -> None:
 def test_what_is_rejected_is_not_kept(world: Keeping) -> None:
     live = world.release("1.0")
     world.answers["1.1"] = ("honeycomb", 0.1)
-    world.pipeline().intake(world.publish_model("1.1", says="honeycomb", confidence=0.1))
-    world.run()
+    world.ship(world.publish_model("1.1", says="honeycomb", confidence=0.1))
     assert world.state.releases[-1].phase == "rejected"
     assert world.locks.locked == {"vision": {live}}
 

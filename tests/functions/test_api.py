@@ -12,21 +12,9 @@ from shipmate.commands import REFUSAL_KEPT, HoldBody
 from shipmate.core.ledger import HoldSet, Phase, Refused
 from tests.functions.in_process import KEYS, Client, api, signed_in
 from tests.functions.test_function_app import HTTP
-from tests.world import TARGET, World
+from tests.world import TARGET, World, released
 
 WHO = {"reason": "a look", "author": "ana"}
-
-
-def released(*versions: str, world: World | None = None) -> World:
-    """Return a world whose first release is live, and after it one for each model version."""
-    world = world or World()
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        world.pipeline().intake(event)
-    world.run()
-    for version in versions:
-        world.pipeline().intake(world.publish_model(version))
-        world.run()
-    return world
 
 
 def detail(reply: httpx.Response, status: int) -> str:
@@ -146,7 +134,7 @@ def test_why_over_http() -> None:
 
 def test_why_says_what_happens_next_to_what_is_on_its_way() -> None:
     world = released()
-    world.pipeline().intake(world.publish_model("1.1"))
+    world.tell(world.publish_model("1.1"))
     with api(world) as client:
         found = client.get("targets/vision/why?of=models/net/1.1").json()
         assert (found["fate"], found["next"]) == ("on its way", "reads what was published")
@@ -154,7 +142,7 @@ def test_why_says_what_happens_next_to_what_is_on_its_way() -> None:
 
 def test_why_anywhere_finds_events_that_concern_no_target() -> None:
     world = released()
-    world.pipeline().intake(world.push_app("2.3.1", tag="dev"))
+    world.tell(world.push_app("2.3.1", tag="dev"))
     with api(world) as client:
         (found,) = client.get("why?of=vision-app:dev").json()
         assert found["target"].startswith("_unclaimed-")
@@ -209,8 +197,7 @@ def before_and_after(world: World) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_a_resume_shows_the_release_that_passed_its_gate_and_then_ships_it() -> None:
     world = held()
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     before, after = before_and_after(world)
     pair = world.state.release(2).pair
     assert before["hold"]["reason"] == "a look"
@@ -229,7 +216,7 @@ def test_a_resume_shows_the_release_that_passed_its_gate_and_then_ships_it() -> 
 
 def test_a_resume_shows_a_release_that_is_yet_to_pass_its_gate() -> None:
     world = held()
-    world.pipeline().intake(world.publish_model("1.1"))
+    world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.BUILT)
     before, _ = before_and_after(world)
     assert (before["ships"]["release"], before["ships"]["gate_passed"]) == ("r-2", False)
@@ -238,7 +225,7 @@ def test_a_resume_shows_a_release_that_is_yet_to_pass_its_gate() -> None:
 
 def test_a_resume_shows_a_pair_that_no_release_was_planned_for_yet() -> None:
     world = held(World(msgspec.structs.replace(TARGET, quiet_seconds=60.0, quiet_cap_seconds=600.0)))
-    world.pipeline().intake(world.publish_model("1.1"))
+    world.tell(world.publish_model("1.1"))
     world.run(within=timedelta(seconds=9))
     before, _ = before_and_after(world)
     assert (before["ships"]["release"], before["ships"]["model"]) == (None, "1.1")
@@ -277,8 +264,7 @@ def test_a_hold_keeps_back_what_is_in_its_scope(scope: str, words: str, status: 
         assert reply.json()["message"] == words
         assert client.get("targets/vision/resume").json()["hold"]["scope"] == scope
         assert client.get("targets/vision").json()["hold"] == status
-    world.pipeline().intake(world.push_app("2.3.1"))
-    world.run()
+    world.ship(world.push_app("2.3.1"))
     assert world.version("").app_version == ships
 
 

@@ -12,8 +12,8 @@ import schemathesis
 from schemathesis.specs.openapi import checks
 
 from tests.functions.in_process import HOST_KEY, api, application
-from tests.functions.test_api import detail, released
-from tests.world import World
+from tests.functions.test_api import detail
+from tests.world import World, released
 from tools.openapi_document import DOCUMENT
 
 NOBODY_SERVES = {"/", "\n"}

@@ -77,10 +77,8 @@ def errors_and_retries() -> World:
     _publish(world, model="1.1")
     event = world.publish_model("1.2")
     world.models.delete("models", "net/1.2/model.onnx")
-    world.pipeline().intake(event)
-    world.run()
-    world.pipeline().intake(world.push_app("2.3.1", contract=None))
-    world.run()
+    world.ship(event)
+    world.ship(world.push_app("2.3.1", contract=None))
     world.push_app("2.3.2")
     world.pipeline().sweep()
     world.run()
@@ -137,9 +135,9 @@ def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
     if app is not None:
-        world.pipeline().intake(world.push_app(app, contract))
+        world.tell(world.push_app(app, contract))
     if model is not None:
-        world.pipeline().intake(world.publish_model(model, says, contract=contract))
+        world.tell(world.publish_model(model, says, contract=contract))
     world.run()
 
 

@@ -2,17 +2,14 @@
 
 from shipmate.core.ledger import Phase
 from tests.fakes.cluster import Asked, Reply
-from tests.world import World
+from tests.world import World, released
 
 LONGER_THAN_ALLOWED = 46.0
 
 
 def world_with_answers_that_take_long(times: int) -> World:
     """Return a world with r-1 live and a new model, whose candidate takes long over its first answers."""
-    world = World()
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        world.pipeline().intake(event)
-    world.run()
+    world = released()
     answering, slow = world.cluster.answering, []
 
     def answer(asked: Asked) -> Reply:
@@ -22,8 +19,7 @@ def world_with_answers_that_take_long(times: int) -> World:
         return answering(asked)
 
     world.cluster.answering = answer
-    world.pipeline().intake(world.publish_model("1.1"))
-    world.run()
+    world.ship(world.publish_model("1.1"))
     return world
 
 

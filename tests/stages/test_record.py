@@ -14,8 +14,7 @@ from tests.world import World
 
 def planned(world: World) -> SignsOfLife:
     """Bring a release to its build, and return the signs of life of the worker that builds it."""
-    for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
-        world.pipeline().intake(event)
+    world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
     world.run_until_phase(Phase.PLANNED)
     context = world.pipeline().context
     release, every = world.state.release(1), timedelta(seconds=20)
