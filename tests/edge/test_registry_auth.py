@@ -1,7 +1,6 @@
 """How the client proves who it is: to a real registry that wants signed tokens, and to stand-ins for Azure's."""
 
 import base64
-import datetime as dt
 import json
 import socket
 import threading
@@ -18,10 +17,7 @@ import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 from azure.identity import DefaultAzureCredential
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +30,7 @@ from shipmate.errors import NotAllowed, Retryable
 from shipmate.ports import Copied
 from shipmate.stages.graft import InMemory
 from tests.fakes.app_images import AppImage
+from tests.fakes.certificates import self_signed
 from tests.fakes.http_servers import Answer, Seen, answering
 
 # -- challenges
@@ -90,19 +87,7 @@ class TokenServer:
     service, issuer = "test-registry", "test-issuer"
 
     def __init__(self, folder: Path) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .sign(self.key, hashes.SHA256())
-        )
+        self.key, certificate = self_signed()
         self.certificates = folder / "tokens.pem"
         self.certificates.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         self.chain = [base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()]

@@ -1,7 +1,5 @@
 """Locks on images: Azure's client, and a stand-in for its registry's own API with TLS and the token exchange."""
 
-import datetime as dt
-import ipaddress
 import json
 import ssl
 from collections.abc import Iterator
@@ -13,14 +11,12 @@ from urllib.parse import parse_qs, unquote
 import jwt
 import pytest
 from azure.core.credentials import AccessToken
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from shipmate.core.refs import Digest
 from shipmate.edge.registry_locks import AzureImageLocks
 from shipmate.errors import NotAllowed, Retryable
+from tests.fakes.certificates import self_signed
 from tests.fakes.http_servers import Answer, Seen, answering
 
 LIVE, BEFORE, OLD, OTHER, GONE = (Digest(f"sha256:{letter * 64}") for letter in "abcde")
@@ -99,20 +95,7 @@ def _json(document: Any, status: int = 200, headers: dict[str, str] | None = Non
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a certificate of 127.0.0.1, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    key, made = self_signed()
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     file = tmp_path_factory.mktemp("tls") / "both.pem"
