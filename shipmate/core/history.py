@@ -1,6 +1,6 @@
 """What a ledger's entries say about one release: its stages with their seconds, its gate report, its story.
 
-Pure; for the HTTP API and everything that shows a release to people.
+Pure; for the HTTP API, for `fates`, and for everything that shows a release to people.
 """
 
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from shipmate.core.book import release_of
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.gate import GateReport
 from shipmate.core.ledger import (
@@ -81,7 +82,7 @@ def release_history(release: Release, entries: Iterable[AnyEntry]) -> ReleaseHis
             received[entry.event.event_id] = entry
         elif isinstance(entry, Resolved):
             halves[entry.half.digest] = entry.event_id
-        if getattr(entry, "release", None) != release.number:
+        if release_of(entry) != release.number:
             continue
         if isinstance(entry, Planned):
             published = _cause(entry, received, halves)
