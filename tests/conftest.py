@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -29,12 +30,20 @@ ON_THE_CLUSTER = (
 """Where tests run pods on the one Kubernetes of the machine: they are one group. The rest of what is marked `cluster`
 needs its programs alone."""
 
+ON_THE_CLUSTER_SECONDS = 600
+
 
 class Together(LoadScopeScheduling):
     """Which tests stay in one process, told from their node ids: xdist's marks for it do nothing with pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _group(HERE.parent / nodeid.partition("::")[0])
+
+
+def pytest_configure() -> None:
+    """Let no example of a property fail because the machine was busy: Hypothesis gives each 200 ms by itself."""
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -44,10 +53,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Togethe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests on the cluster first, which take longest together."""
+    """Put the tests on the cluster first, which take longest together, and give them time to start it."""
     for item in items:
         if HERE / "sim" in item.path.parents:
             item.add_marker(pytest.mark.sim)
+        if _group(item.path) == "cluster" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(ON_THE_CLUSTER_SECONDS))
     items.sort(key=lambda item: _group(item.path) != "cluster")
 
 

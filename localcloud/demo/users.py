@@ -31,12 +31,21 @@ class Count:
 
 
 class Users:
-    """Users in threads of their own, from `start` to `stop`."""
+    """Users in threads of their own, from `start` to `stop`. A request without an answer in time has failed."""
 
-    def __init__(self, url: str, body: bytes, *, each_kind: int = 2, pause_seconds: float = 0.1) -> None:
+    def __init__(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        each_kind: int = 2,
+        pause_seconds: float = 0.1,
+        patience_seconds: float = 10.0,
+    ) -> None:
         self._url = urlsplit(url)
         self._body = body
         self._pause_seconds = pause_seconds
+        self._patience_seconds = patience_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._count = Count()
@@ -55,7 +64,7 @@ class Users:
         """Let every user finish the request that is under way, and return what they saw."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(timeout=30)
+            thread.join(timeout=3 * self._patience_seconds)
         return self._count
 
     def count(self) -> Count:
@@ -82,7 +91,7 @@ class Users:
         connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=10)
+        return http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=self._patience_seconds)
 
     def _ask(self, connection: http.client.HTTPConnection) -> None:
         started = time.perf_counter()

@@ -35,7 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(240))
 
 
 @pytest.fixture(scope="package")
@@ -98,7 +97,7 @@ def _alone() -> Iterator[None]:
 
 def _delete_namespaces(admin: TargetCluster, *, wait: bool) -> None:
     wait_or_not = f"--wait={str(wait).lower()}"
-    admin.run("delete", "namespace", "--ignore-not-found", "--timeout=60s", wait_or_not, *NAMESPACES.values())
+    admin.run("delete", "namespace", "--ignore-not-found", "--timeout=180s", wait_or_not, *NAMESPACES.values())
 
 
 def _door(local: LocalCloud, admin: TargetCluster, namespace: str) -> str:
@@ -153,7 +152,7 @@ def released(world: World, app_images: Future[tuple[str, str]]) -> Iterator[Targ
 @pytest.fixture(scope="package")
 def users(released: Target) -> Iterator[Users]:
     """Yield users who ask from the first release on, on new connections and on kept-alive ones."""
-    asking = Users(released.url, question([FLOWER]), each_kind=1, pause_seconds=0.25)
+    asking = Users(released.url, question([FLOWER]), each_kind=1, pause_seconds=0.25, patience_seconds=30)
     asking.start()
     yield asking
     seen = asking.stop()

@@ -2,12 +2,8 @@
 
 from concurrent.futures import Future
 
-import pytest
-
 from shipmate.core.ledger import Live, Planned, Received
 from tests.e2e.world import Target
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def received(target: Target, blob: str) -> list[Received]:

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_clusters_life_on_a_machine_of_its_own(tmp_path: Path) -> None:
     debian.ensure_packages()
     setup.ensure_kubernetes()
@@ -30,7 +30,7 @@ def test_the_clusters_life_on_a_machine_of_its_own(tmp_path: Path) -> None:
             [
                 "sh",
                 str(HERE / "own_machine.sh"),
-                *(sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", "--timeout=150"),
+                *(sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", "--timeout=400"),
                 str(HERE / "lifecycle_cases.py"),
             ],
             cwd=HERE.parents[1],
