@@ -1,6 +1,5 @@
 """The main job in order, on real pods: publish a model, publish code, roll back, refuse a bad model, resume."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 
@@ -8,6 +7,7 @@ import pytest
 
 from localcloud.demo.users import Users
 from shipmate.core.answers import question
+from shipmate.core.ledger import Received
 from tests.e2e.models import FLOWER
 from tests.e2e.world import Target
 
@@ -17,7 +17,7 @@ SMALL = 200_000
 
 @pytest.fixture(scope="module")
 def asking(vision: Target) -> Iterator[Users]:
-    users = Users(vision.url, question([FLOWER]), each_kind=1, pause_seconds=0.2)
+    users = Users(vision.url, question([FLOWER]), each_kind=1, pause_seconds=0.2, patience_seconds=30)
     yield users
     seen = users.stop()
     assert seen.failed == 0, f"users lost {seen.failed} of {seen.requests}: {dict(seen.faults)}"
@@ -46,14 +46,11 @@ def test_the_first_pair_goes_live(vision: Target, app_images: Future[tuple[str, 
     vision.push(app_images.result()[0])
     vision.publish(vision.world.models.real("lite0", "1.0"))
     history = vision.until(1, "live")
-    assert [stage["outcome"] for stage in history["stages"]] == [
-        "received",
-        "planned",
-        "built",
-        "gated",
-        "rolled_out",
-        "live",
-    ]
+    intake, *stages = [stage["outcome"] for stage in history["stages"]]
+    assert intake in ("received", "repaired")  # the sweep may look between an upload and its event
+    assert stages == ["planned", "built", "gated", "rolled_out", "live"]
+    received = [entry.event.event_id for entry in vision.entries(Received) if not entry.repaired]
+    assert len(received) == 2, "the events of both halves came in"
     assert history["publish_to_live_seconds"] > 0
     assert len(history["report"]["rows"]) == 6
     expect_answer(vision, "r-1", model="1.0", app="8.0.0")
@@ -81,13 +78,11 @@ def test_a_code_publish_uploads_nothing_of_the_model(vision: Target, app_images:
 
 
 def test_a_rollback_builds_nothing(vision: Target) -> None:
-    began = time.monotonic()
     answer = vision.api.post("/rollback", {"reason": "the new code rounds wrongly", "author": "bo"}, key="bo-goes-back")
     assert answer["message"].startswith("rolls back to the pair of r-2 (app 8.0.0, model 1.1) without a build")
     history = vision.until(4, "live")
-    assert time.monotonic() - began < 45
     assert history["cost"]["uploaded"] == history["cost"]["mounted"] == 0
-    assert "gated" not in [stage["outcome"] for stage in history["stages"]]
+    assert {"built", "gated"}.isdisjoint(stage["outcome"] for stage in history["stages"])
     assert history["release"]["image"] == vision.state().release(2).image
     expect_answer(vision, "r-4", model="1.1", app="8.0.0")
     assert vision.api.get()["hold"] == "bo: the new code rounds wrongly"

@@ -36,10 +36,10 @@ from tests.e2e.models import Models
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ENDED = frozenset({"live", "retired", "rejected", "failed", "superseded", "rolled_back"})
 """Phases that a release does not leave by itself."""
-LONGEST_SECONDS = 120.0
+LONGEST_SECONDS = 240.0
 
 
-def eventually[T](ask: Callable[[], T | None], what: str, *, within_seconds: float = 60, pause: float = 0.1) -> T:
+def eventually[T](ask: Callable[[], T | None], what: str, *, within_seconds: float = 120, pause: float = 0.1) -> T:
     """Return the first answer that is true."""
     deadline = time.monotonic() + within_seconds
     while True:
@@ -244,7 +244,7 @@ class Target:
 
     def answered_by(self) -> str:
         """Return which release answers users."""
-        return httpx.get(f"{self.url}/version", trust_env=False).headers["X-Release"]
+        return httpx.get(f"{self.url}/version", timeout=30, trust_env=False).headers["X-Release"]
 
     # -- what is on record
 
@@ -287,7 +287,7 @@ class Target:
         except AssertionError as error:
             raise AssertionError(f"{error}\nlast seen: {json.dumps(last.get('release'), indent=1)}") from error
 
-    def skipped(self, event_of: str, *, within_seconds: float = 60) -> tuple[str, str]:
+    def skipped(self, event_of: str) -> tuple[str, str]:
         """Return the reason and the message that the publication of a blob or a digest was skipped with."""
 
         def found() -> tuple[str, str] | None:
@@ -301,7 +301,7 @@ class Target:
                     return entry.reason, entry.message
             return None
 
-        return eventually(found, f"{event_of} is on record as skipped", within_seconds=within_seconds)
+        return eventually(found, f"{event_of} is on record as skipped")
 
     # -- what is in the cluster
 
