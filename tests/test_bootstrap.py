@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,10 +57,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_is_done_when_nothing_changed(tree: Path) -> None:
     assert bootstrap(tree).returncode == 0
-    began = time.monotonic()
     again = bootstrap(tree, PYTHON="/nowhere/python")
     assert (again.returncode, again.stderr) == (0, "")
-    assert time.monotonic() - began < 2
 
 
 def test_changed_pins_are_installed_into_the_same_environment(tree: Path) -> None:

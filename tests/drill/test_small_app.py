@@ -15,7 +15,7 @@ from drill import models
 from drill.app_image import ensure_program
 from shipmate.core.answers import parse_answer, parse_version, question
 
-pytestmark = pytest.mark.app
+pytestmark = [pytest.mark.app, pytest.mark.timeout(600)]  # the first compiles it
 
 
 @contextmanager
@@ -32,9 +32,9 @@ def running(folder: Path) -> Iterator[httpx.Client]:
         "DRAIN_SECONDS": "0.1",
     }
     process = subprocess.Popen([str(ensure_program())], env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 try:
                     client.get("/livez")
@@ -46,7 +46,7 @@ def running(folder: Path) -> Iterator[httpx.Client]:
             yield client
         finally:
             process.terminate()
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
 
 
 def test_a_release_answers_its_golden_question_and_says_who_it_is(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_one_instance_runs_several_functions_at_once(host: HostProcess) -> None:
         with ThreadPoolExecutor(6) as callers:
             answers = list(callers.map(lambda _: host.ask("GET", path), range(6)))  # noqa: B023 - used up in the loop
         assert [answer.status_code for answer in answers] == [200] * 6
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 6 * 0.8, "one after the other"
 
 
 def test_a_caller_is_let_go_before_the_function_ends(host: HostProcess) -> None:
@@ -194,10 +194,10 @@ def test_a_caller_is_let_go_before_the_function_ends(host: HostProcess) -> None:
 
 def test_a_function_longer_than_its_timeout_has_failed(tmp_path: Path) -> None:
     with running(HostProcess(tmp_path / "host")) as host:
-        for path in ("/api/slow?seconds=5", "/api/slow-async?seconds=30"):
+        for path in ("/api/slow?seconds=15", "/api/slow-async?seconds=30"):
             began = time.monotonic()
             assert host.ask("GET", path).status_code == 500
-            assert 2.9 < time.monotonic() - began < 5
+            assert 2.9 < time.monotonic() - began < 15
         assert "the function ran longer than functionTimeout, 3 s" in host.log.read_text()
 
 

@@ -63,8 +63,8 @@ def test_every_instance_serves_and_one_runs_the_timers(trio: HostProcess) -> Non
     seen: set[int] = set()
     until(lambda: seen.update(serving(trio)) or seen == instances)
     (timekeeper,) = until(pid_of_ticks(trio, 0))
-    times = [round(tick["at"]) for tick in trio.records("tick", pid=timekeeper)]
-    assert len(times) == len(set(times)), "a tick was run twice"
+    dues = [tick["status"]["Next"] for tick in trio.records("tick")]
+    assert len(dues) == len(set(dues)), "a tick was run twice"
     assert trio.records("at_start", pid=timekeeper)
     assert trio.said().count("this instance runs the timers: tick, at_start") == 1
 
@@ -133,6 +133,6 @@ def test_a_message_that_kills_its_instance_is_poison_in_the_end(azurite: Cloud, 
     with running(host):
         until(lambda: is_there(account, host.work_queue))
         account.task(host.work_queue, id="deadly", kills=True)
-        until(lambda: account.length(f"{host.work_queue}-poison") == 1, within_seconds=40)
+        until(lambda: account.length(f"{host.work_queue}-poison") == 1)
         assert [seen["tries"] for seen in host.records("worker", id="deadly")] == [1, 2]
         until(lambda: account.length(host.work_queue) == 0)

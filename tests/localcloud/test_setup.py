@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ def run(*command: str) -> str:
 def test_what_was_made_works_and_is_not_made_again(capfd: pytest.CaptureFixture[str]) -> None:
     setup.ensure_all()
     capfd.readouterr()
-    started = time.monotonic()
     setup.ensure_all()
-    assert time.monotonic() - started < 3
     assert capfd.readouterr().err == ""
     kubectl = json.loads(run(str(setup.ensure_kubernetes() / "kubectl"), "version", "--client", "--output=json"))
     assert kubectl["clientVersion"]["gitVersion"] == f"v{setup.KUBERNETES_VERSION}"
