@@ -153,7 +153,7 @@ class LocalCloud:
         wanted = json.dumps([dict(settings), instances, lease_seconds], sort_keys=True)
         if not remembered.exists() or remembered.read_text() != wanted:
             host.stop()
-        host.start(answers(self.cloud.functions_url), within_seconds=60)
+        host.start(answers(self.cloud.functions_url), within_seconds=120)
         remembered.write_text(wanted)
 
     def _write_targets(self, text: str) -> Sequence[Target]:

@@ -182,7 +182,7 @@ class HAProxy:
             raise StartError(f"HAProxy refuses {fresh}: {checked.stderr.strip()}")
         fresh.replace(self._configuration)
         self._asked_at = float("-inf")
-        self._program.start(functools.partial(self._serves, text, reload=running is not None), within_seconds=20)
+        self._program.start(functools.partial(self._serves, text, reload=running is not None), within_seconds=60)
 
     def _serves(self, text: str, *, reload: bool) -> bool:
         """Return whether HAProxy works by this configuration; ask it to read its file until it does.

@@ -48,7 +48,7 @@ class Program:
             return None
         return int(pid) if _start_time(int(pid)) == started else None
 
-    def start(self, ready: Callable[[], bool], *, within_seconds: float = 30) -> int:
+    def start(self, ready: Callable[[], bool], *, within_seconds: float = 60) -> int:
         """Start the program unless it runs, wait until `ready` says so, and return its process id.
 
         Raises StartError if it exits first or is not ready in time.
@@ -124,7 +124,7 @@ def answers(url: str, *, headers: Mapping[str, str] | None = None) -> Callable[[
     def check() -> bool:
         try:
             request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - our own loopback URL
-            urllib.request.urlopen(request, timeout=1).close()  # noqa: S310
+            urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
         except urllib.error.HTTPError as error:
             error.close()
             return True

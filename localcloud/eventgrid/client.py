@@ -144,7 +144,7 @@ class RelayClient:
         """Return counts: `events` by type, `deliveries` by state, `reasons`, `attempts` by outcome, `counters`."""
         return dict(self._ask("GET", "/stats").json())
 
-    def wait_until_idle(self, *, within_seconds: float = 30) -> None:
+    def wait_until_idle(self, *, within_seconds: float = 60) -> None:
         """Wait until no delivery is pending. Raises RelayError."""
         if not _becomes_true(lambda: not self.stats()["deliveries"].get("pending"), within_seconds):
             raise RelayError(f"deliveries are pending after {within_seconds:.0f} s: {self.stats()}")

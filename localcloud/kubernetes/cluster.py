@@ -184,7 +184,7 @@ def _start(parts: dict[str, Program], programs: Path, layout: Layout) -> None:
     _start_etcd(parts["etcd"], layout)
     parts["containerd"].start(_containerd_answers)
     import_image(static_image.image_archive(programs / "pause", name=PAUSE_IMAGE))
-    parts["kube-apiserver"].start(functools.partial(_api_ready, layout), within_seconds=60)
+    parts["kube-apiserver"].start(functools.partial(_api_ready, layout), within_seconds=120)
     if new_kubelet:
         _forget_pods(layout)
     for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "loadbalancer"):
@@ -253,13 +253,20 @@ def _forget_pods(layout: Layout) -> None:
         _api(layout, "DELETE", path)
 
 
-def _wait_for(ready: Callable[[], bool], what: str, part: Program, within_seconds: float = 60) -> None:
+def _wait_for(ready: Callable[[], bool], what: str, part: Program, within_seconds: float = 120) -> None:
+    """Wait until an answer of the API server says so; on a busy machine it may be late or refuse at first."""
     deadline = time.monotonic() + within_seconds
-    while not ready():
+    while True:
+        trouble = ""
+        try:
+            if ready():
+                return
+        except (OSError, StartError) as error:
+            trouble = f" ({error})"
         if part.pid() is None:
             raise StartError(f"{part.name} stopped while it was starting; read {part.log}\n{part.log_tail()}")
         if time.monotonic() > deadline:
-            raise StartError(f"{what} is not ready after {within_seconds:.0f} s; read {part.log}")
+            raise StartError(f"{what} is not ready after {within_seconds:.0f} s{trouble}; read {part.log}")
         time.sleep(0.1)
 
 
@@ -306,7 +313,7 @@ def _api(layout: Layout, method: str, path: str, *, parse: bool = True) -> Any:
     pki = layout.certificates
     context = ssl.create_default_context(cafile=pki / "ca.crt")
     context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-    connection = http.client.HTTPSConnection("127.0.0.1", API_PORT, context=context, timeout=5)
+    connection = http.client.HTTPSConnection("127.0.0.1", API_PORT, context=context, timeout=15)
     try:
         connection.request(method, path)
         reply = connection.getresponse()
