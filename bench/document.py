@@ -4,6 +4,7 @@ Each table is of one run on one machine, so that its ratios can be trusted where
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,4 +72,6 @@ def _figure(figure: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    if not REPORT.exists():
+        sys.exit(f"✗ there is no {REPORT}: run `make bench-quick` first, in this folder")
     PAGE.write_text(document(json.loads(REPORT.read_text())))

@@ -16,11 +16,13 @@ from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
 from localcloud.demo.api import Api
 from localcloud.kubernetes import cluster
+from localcloud.processes import StartError
 from localcloud.talk import say
 
 REPORT = Path(".bench/report.json")
 ROUNDS = 3
 RELEASES = 20
+DOOR_WITHIN_SECONDS = 120.0
 
 
 def main() -> int:
@@ -85,12 +87,18 @@ def _print(text: str) -> None:
 
 
 def _door(local: LocalCloud) -> str:
-    """Return the public address of the target's Service, which is made first, for the targets file names it."""
+    """Return the public address of the target's Service, which is made first, for the targets file names it.
+
+    Raises StartError if it gets none.
+    """
     cluster.up()
     cluster.add_registry_mirror(local.cloud.registry)
     found = local.target_cluster()
     found.apply_target(local.cloud, OURS)
+    deadline = time.monotonic() + DOOR_WITHIN_SECONDS
     while (url := found.public_url(OURS)) is None:
+        if time.monotonic() > deadline:
+            raise StartError(f"the Service of {OURS} got no address; `make status` names the cluster's logs to read")
         time.sleep(0.2)
     return url
 

@@ -185,7 +185,9 @@ class Story:
 
     def _ask_and_show(self) -> None:
         for photo in models.PHOTOS:
-            reply = httpx.post(f"{self._url}/score", content=_question(photo.data), headers=_JSON, trust_env=False)
+            reply = httpx.post(
+                f"{self._url}/score", content=_question(photo.data), headers=_JSON, timeout=30, trust_env=False
+            )
             label, percent = reply.json()["result"][0][0][0]
             self._screen.done(
                 f"{photo.file:<14}{label:<22}{percent:5.1f} %   model {reply.headers['X-Model-Version']}, "
