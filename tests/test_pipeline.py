@@ -406,6 +406,19 @@ def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_i
 
 def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
     world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    world.cluster.missing_images = {f"{world.registry.name}/vision@{world.state.release(2).image}"}  # for good
+    world.run()
+    assert phases(world)[-1] == ("r-2", "built")
+    world.ship(world.publish_model("1.2"))
+    assert phases(world)[1:] == [("r-2", "superseded"), ("r-3", "live")]
+    assert world.version("").model_version == "1.2"
+    assert not world.state.quarantine
+
+
+def test_a_candidate_that_answers_nothing_usable_is_rejected_and_a_newer_one_ships():
+    world = released()
     world.failing_models.add("1.1")
     world.ship(world.publish_model("1.1"))
     assert world.state.release(2).ended_because == "CandidateAnswerUnusable"
