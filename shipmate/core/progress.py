@@ -38,6 +38,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
     message: str
     pod: str | None = None
+    is_untried: bool = False  # no new pod runs that is not ready: the image is not known to be bad
 
 
 type Progress = Progressing | Complete | Failed
@@ -127,8 +128,14 @@ def _by_conditions(deployment: DeploymentView, new: list[PodView]) -> Failed | N
                 "ProgressDeadline",
                 f"no progress within the Deployment's deadline: {_movement(deployment, new)}",
                 stuck[0].name if stuck else None,
+                is_untried=is_untried(deployment, new),
             )
     return None
+
+
+def is_untried(deployment: DeploymentView, pods: Iterable[PodView]) -> bool:
+    """Return whether a rollout waits for no new pod that runs: for nodes, pulls or quotas, not for the application."""
+    return not any(_is_new(deployment, pod) and pod.phase != "Pending" and not pod.ready for pod in pods)
 
 
 def _movement(deployment: DeploymentView, new: list[PodView]) -> str:

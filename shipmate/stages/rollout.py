@@ -5,7 +5,7 @@ from datetime import timedelta
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State
 from shipmate.core.plan import guilty
-from shipmate.core.progress import Complete, explain, progress
+from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
@@ -51,14 +51,16 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     while True:
         if not _is_applied(view, release):
             raise Conflict(f"somebody else changed the Deployment while {release.name} rolled out")
-        seen = progress(view, cluster.pods(where.namespace, view.selector))
+        pods = cluster.pods(where.namespace, view.selector)
+        seen = progress(view, pods)
         if isinstance(seen, Complete):  # old pods may still finish their last requests; no new one reaches them
             return RolledOut(**context.stamp(), release=release.number)
         if isinstance(seen, RolloutFailed):
             return _failed(release, state, explain(seen, log=_log(seen, target, cluster)), context)
         if clock.now() > deadline:
             message = f"not rolled out within {target.rollout_within_seconds:.0f} s: {seen.message}"
-            return _failed(release, state, RolloutFailed("RolloutDeadline", message), context)
+            late = RolloutFailed("RolloutDeadline", message, is_untried=is_untried(view, pods))
+            return _failed(release, state, late, context)
         context.progress(seen.message)
         clock.sleep(POLL_SECONDS)
         view = cluster.deployment(where.namespace, where.name)
@@ -126,7 +128,7 @@ def _good(state: State) -> Pair | None:
 def _is_nobodys_fault(seen: RolloutFailed) -> bool:
     """Whether the rollout failed for what the pair is not to blame for: nodes, pulls, people, quotas."""
     others = ("ImagePullFailed", "ChangedByOthers", "DeploymentPaused", "PodsRefused")
-    return seen.reason in others or seen.reason.startswith("Pod")
+    return seen.is_untried or seen.reason in others or seen.reason.startswith("Pod")
 
 
 def _log(seen: RolloutFailed, target: Target, cluster: Cluster) -> str:

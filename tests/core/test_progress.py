@@ -164,7 +164,25 @@ def test_a_deadline_without_any_pod_still_has_words() -> None:
         "ProgressDeadline",
         "no progress within the Deployment's deadline: 1 of 2 pods are new, 2 available, 2 old",
         None,
+        is_untried=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("late", "expected"),
+    [
+        pytest.param(pod(ready=False, phase="Pending", unschedulable="no node"), True, id="no node has room"),
+        pytest.param(waiting("ImagePullBackOff", "connection refused"), True, id="the registry is away"),
+        pytest.param(pod(), True, id="ready, and others cannot be made"),
+        pytest.param(pod(ready=False), False, id="it runs and is not ready"),
+        pytest.param(pod(ready=False, **OLD), True, id="an old pod says nothing of the new image"),
+    ],
+)
+def test_a_late_rollout_says_whether_a_new_pod_was_tried(late: PodView, expected: bool) -> None:
+    conditions = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
+    seen = progress(view(status=MOVING | {"conditions": conditions}), [late])
+    assert isinstance(seen, Failed)
+    assert seen.is_untried is expected
 
 
 def test_a_paused_deployment_says_how_to_resume_it() -> None:

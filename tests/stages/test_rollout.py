@@ -1,0 +1,83 @@
+"""The rollout over a whole world in memory: who is to blame when it does not come to its end."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from shipmate.core.ledger import Phase
+from shipmate.core.views import PodView
+from shipmate.errors import Conflict
+from tests.world import World, released
+
+
+def intended() -> World:
+    """Return a world with r-1 live, and r-2, with a new model, about to be patched in."""
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    return world
+
+
+def image(world: World, number: int) -> str:
+    return f"{world.registry.name}/vision@{world.state.release(number).image}"
+
+
+def without_words(pod: PodView) -> PodView:
+    return msgspec.structs.replace(pod, statuses=())
+
+
+@pytest.mark.parametrize(
+    ("change", "is_blamed"),
+    [
+        (lambda pod: msgspec.structs.replace(without_words(pod), unschedulable="0/3 nodes: Insufficient cpu"), False),
+        (lambda pod: msgspec.structs.replace(without_words(pod), phase="Running"), True),
+    ],
+    ids=["no node has room", "it runs and is never ready"],
+)
+def test_a_release_that_is_late_is_blamed_only_if_a_pod_of_it_ran(
+    change: Callable[[PodView], PodView], is_blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = intended()
+    pods = world.cluster.pods
+
+    def seen(namespace: str, selector: str) -> tuple[PodView, ...]:
+        return tuple(pod if pod.ready else change(pod) for pod in pods(namespace, selector))
+
+    world.cluster.missing_images = {image(world, 2)}  # its pods never get ready
+    monkeypatch.setattr(world.cluster, "pods", seen)
+    world.run()
+    bad = world.state.release(2)
+    assert (bad.phase, bad.ended_because) == (Phase.ROLLED_BACK, "RolloutDeadline")
+    assert world.state.quarantine == ({bad.pair.model} if is_blamed else set())
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_release_that_somebody_takes_back_while_it_rolls_out_fails_and_nobody_is_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = intended()
+    pods = world.cluster.pods
+
+    def taken_back(namespace: str, selector: str) -> tuple[PodView, ...]:
+        if world.cluster.deployment("vision", "vision").release == "r-2":
+            place = "/spec/template/metadata/annotations/shipmate.dev~1release"
+            world.cluster.patch_deployment("vision", "vision", [{"op": "replace", "path": place, "value": "r-1"}])
+        return pods(namespace, selector)
+
+    monkeypatch.setattr(world.cluster, "pods", taken_back)
+    world.run()
+    bad = world.state.release(2)
+    assert (bad.phase, bad.ended_because) == (Phase.ROLLED_BACK, "ChangedByOthers")
+    assert bad.message == "somebody changed the Deployment back while r-2 rolled out"
+    assert "somebody else changed the Deployment while r-2 rolled out" in world.story()
+    assert not world.state.quarantine
+
+
+def test_a_deployment_that_never_rests_is_patched_later() -> None:
+    world = intended()
+    for _ in range(5):
+        world.cluster.fail("patch_deployment", Conflict("a test of the patch failed"))
+    world.run()
+    assert world.state.release(2).phase is Phase.LIVE
+    assert "the Deployment changes faster than it can be patched" in world.story()
