@@ -53,6 +53,11 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
             raise Conflict(f"somebody else changed the Deployment while {release.name} rolled out")
         pods = cluster.pods(where.namespace, view.selector)
         seen = progress(view, pods)
+        if view.replicas == 0:
+            raise Retryable(
+                f"Deployment {where.namespace}/{where.name} is scaled to 0, so nobody can be answered by "
+                f"{release.name}: kubectl scale deployment/{where.name} -n {where.namespace} --replicas=2"
+            )
         if isinstance(seen, Complete):  # old pods may still finish their last requests; no new one reaches them
             return RolledOut(**context.stamp(), release=release.number)
         if isinstance(seen, RolloutFailed):

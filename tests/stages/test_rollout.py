@@ -53,6 +53,22 @@ def test_a_release_that_is_late_is_blamed_only_if_a_pod_of_it_ran(
     assert world.version("").model_version == "1.0"
 
 
+def test_a_deployment_that_is_scaled_to_nothing_is_waited_for_and_nobody_is_blamed() -> None:
+    world = intended()
+    scale = {"op": "replace", "path": "/spec/replicas", "value": 0}
+    world.cluster.patch_deployment("vision", "vision", [scale])
+    world.run()
+    waiting = world.state.release(2)
+    assert waiting.phase is Phase.INTENDED
+    assert waiting.message is not None
+    assert waiting.message.startswith("Deployment vision/vision is scaled to 0, so nobody can be answered by r-2: ")
+    assert "kubectl scale deployment/vision -n vision --replicas=" in waiting.message
+    world.cluster.patch_deployment("vision", "vision", [{**scale, "value": 2}])
+    world.run()
+    assert world.state.release(2).phase is Phase.LIVE
+    assert not world.state.quarantine
+
+
 def test_a_release_that_somebody_takes_back_while_it_rolls_out_fails_and_nobody_is_blamed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
