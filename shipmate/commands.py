@@ -31,6 +31,7 @@ from shipmate.core.ledger import (
 )
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
+from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
 from shipmate.pipeline import Pipeline
 from shipmate.stages.context import Stamp
@@ -97,7 +98,7 @@ class Commands:
     def release(self, name: str, request: str, author: str, body: ReleaseBody) -> Answer:
         """Ask for a release. Raises NotFound, Invalid, Conflict with what stands in the way, Retryable, Ambiguous."""
         target = self.pipeline.target(name)
-        deployed = self.views.deployed(target)
+        seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             newest, waiting = plan.newest_pair(state)
@@ -109,8 +110,9 @@ class Commands:
                     "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
                     '"override": true, which lifts the quarantine and is recorded; the gate asks it all the same'
                 )
-            if state.serving is not None and state.serving.pair == chosen and deployed == state.serving.name:
-                raise Conflict(f"{state.serving.name} is live with this pair already")
+            live = state.serving
+            if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
+                raise Conflict(f"{live.name} is live with this pair already")
             entries: list[AnyEntry] = []
             hold = state.hold_on(chosen)
             if hold is not None:
@@ -139,10 +141,10 @@ class Commands:
     def rollback(self, name: str, request: str, author: str, body: RollbackBody) -> Answer:
         """Ask to go back to an earlier release. Raises as `release` does."""
         target = self.pipeline.target(name)
-        deployed = self.views.deployed(target)
+        seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            back_to, undoes = _rollback_target(state, body, deployed)
+            back_to, undoes = _rollback_target(state, body, seen)
             entry = RollbackRequested(
                 **self._stamp(),
                 request=request,
@@ -282,7 +284,7 @@ def _head(halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Dig
     return halves[-1].digest
 
 
-def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> tuple[Release, Release | None]:
+def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> tuple[Release, Release | None]:
     """Return the release to go back to, and the one that is undone. Raises NotFound, Conflict."""
     serving, active = state.serving, state.active
     if serving is None:
@@ -291,6 +293,7 @@ def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> 
         raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
     moving = active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT)
     undone = active if moving and active is not None else serving
+    is_as_left = seen.asks_for(serving.name, serving.image)
     if body.to is not None:
         wanted = release_called(state, body.to)
         if not wanted.was_live or wanted.image is None:
@@ -300,10 +303,10 @@ def _rollback_target(state: State, body: RollbackBody, deployed: str | None) -> 
                 f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
                 '"override": true, so that it passes its gate'
             )
-        if wanted.pair == serving.pair and deployed == serving.name and active is None:
+        if wanted.pair == serving.pair and is_as_left and active is None:
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone
-    if undone is not serving or deployed != serving.name:
+    if undone is not serving or not is_as_left:
         return serving, undone
     for number in reversed(state.verified):
         good = state.release(number)

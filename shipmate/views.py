@@ -16,6 +16,7 @@ from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Release, State
 from shipmate.core.plan import Step
 from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
+from shipmate.core.views import DeploymentView
 from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name
 from shipmate.errors import NotFound
 from shipmate.pipeline import UNCLAIMED, Pipeline
@@ -54,7 +55,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     model_head: str | None
     quarantined: tuple[str, ...]
     public_url: str
-    drift: str | None = None  # where the Deployment asks for something else than the ledger says is live
+    drift: str | None = None  # what else than the live release the Deployment asks for
 
 
 class PlanView(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,19 +208,22 @@ class Views:
         entries = list(islice(self.pipeline.ledgers.history(ledger), state.length))
         return explain(of, ledger, state, entries, upcoming(state))
 
-    def deployed(self, target: Target) -> str | None:
-        """Return the name of the release that the Deployment asks for now."""
-        where = target.deployment
-        return self.pipeline.context.cluster.deployment(where.namespace, where.name).release
+    def deployment(self, target: Target) -> DeploymentView:
+        """Return the target's Deployment as it is now. Raises NotFound, NotAllowed, Retryable."""
+        return self.pipeline.context.cluster.deployment(target.deployment.namespace, target.deployment.name)
 
     def _drift(self, target: Target, state: State) -> str | None:
-        if state.serving is None or state.active is not None:
+        serving = state.serving
+        if serving is None or state.active is not None:
             return None
-        deployed = self.deployed(target)
-        if deployed == state.serving.name:
+        seen = self.deployment(target)
+        if seen.asks_for(serving.name, serving.image):
             return None
+        asked = seen.release or "no release"
+        if seen.release == serving.name:
+            asked = f"another image than that of {serving.name}"
         return (
-            f"the Deployment asks for {deployed or 'no release'}, and {state.serving.name} was live last: "
+            f"the Deployment asks for {asked}, and {serving.name} was live last: "
             "somebody changed it, or a rollback failed; roll back to set it right"
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from shipmate.core.refs import Digest
 from shipmate.errors import Invalid
 
 FENCE = "shipmate.dev/fence"
@@ -75,6 +76,11 @@ class DeploymentView(msgspec.Struct, frozen=True):
     def release(self) -> str | None:
         """The name of the release that the template asks for."""
         return (self.template_annotations or {}).get(RELEASE)
+
+    def asks_for(self, release: str, image: Digest | None) -> bool:
+        """Return whether the template is that of a release: by its name, and by its image where that is known."""
+        has_image = image is None or any(each.image.endswith(f"@{image}") for each in self.containers)
+        return has_image and self.release == release
 
     @property
     def selector(self) -> str:

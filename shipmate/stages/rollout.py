@@ -112,7 +112,7 @@ def _patched(release: Release, target: Target, state: State, cluster: Cluster) -
 
 
 def _is_applied(view: DeploymentView, release: Release) -> bool:
-    return view.pair == release.pair.key and view.release == release.name
+    return view.pair == release.pair.key and view.asks_for(release.name, release.image)
 
 
 def _failed(release: Release, state: State, seen: RolloutFailed, context: Context) -> Failed:

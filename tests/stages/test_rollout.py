@@ -1,12 +1,13 @@
 """The rollout over a whole world in memory: who is to blame when it does not come to its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 
+from shipmate.core.fence import Operation
 from shipmate.core.ledger import Phase
-from shipmate.core.views import PodView
+from shipmate.core.views import DeploymentView, PodView
 from shipmate.errors import Conflict
 from tests.world import World, released
 
@@ -67,6 +68,26 @@ def test_a_deployment_that_is_scaled_to_nothing_is_waited_for_and_nobody_is_blam
     world.run()
     assert world.state.release(2).phase is Phase.LIVE
     assert not world.state.quarantine
+
+
+def test_an_image_that_somebody_put_in_the_place_of_a_releases_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = intended()
+    patch = world.cluster.patch_deployment
+
+    def patched_twice(namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        view = patch(namespace, name, operations)
+        monkeypatch.undo()
+        value = str((view.fence or 0) + 1)
+        fence = {"op": "replace", "path": "/metadata/annotations/shipmate.dev~1fence", "value": value}
+        spot = "/spec/template/spec/containers/0/image"
+        return patch(namespace, name, [fence, {"op": "replace", "path": spot, "value": image(world, 1)}])
+
+    monkeypatch.setattr(world.cluster, "patch_deployment", patched_twice)
+    world.run()
+    assert world.version("").model_version == "1.1"
+    assert world.cluster.deployment("vision", "vision").containers[0].image == image(world, 2)
 
 
 def test_a_release_that_somebody_takes_back_while_it_rolls_out_fails_and_nobody_is_blamed(

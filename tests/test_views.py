@@ -1,0 +1,50 @@
+"""What people are shown when the cluster differs from the ledger, or cannot be asked."""
+
+from shipmate.commands import ReleaseBody, RollbackBody
+from tests.world import World, released
+
+
+def set_image(world: World, image: str) -> None:
+    """Put another image into the Deployment by hand, and leave its annotations as they are."""
+    view = world.cluster.deployment("vision", "vision")
+    fence = {"op": "replace", "path": "/metadata/annotations/shipmate.dev~1fence", "value": str((view.fence or 0) + 1)}
+    spot = "/spec/template/spec/containers/0/image"
+    world.cluster.patch_deployment("vision", "vision", [fence, {"op": "replace", "path": spot, "value": image}])
+
+
+def drift(world: World) -> str | None:
+    return world.commands().views.status("vision").drift
+
+
+def changed_by_hand() -> World:
+    """Return a world with r-2 live, in whose Deployment somebody put the image of r-1."""
+    world = released()
+    first = world.cluster.deployment("vision", "vision").containers[0].image
+    world.ship(world.publish_model("1.1"))
+    assert drift(world) is None
+    set_image(world, first)
+    return world
+
+
+def test_another_image_under_the_same_annotations_is_drift() -> None:
+    assert drift(changed_by_hand()) == (
+        "the Deployment asks for another image than that of r-2, and r-2 was live last: "
+        "somebody changed it, or a rollback failed; roll back to set it right"
+    )
+
+
+def test_a_rollback_sets_another_image_right() -> None:
+    world = changed_by_hand()
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="who was that?"))
+    world.run()
+    assert drift(world) is None
+    assert world.version("").model_version == "1.1"
+    assert not world.state.quarantine
+
+
+def test_a_release_of_the_live_pair_sets_another_image_right() -> None:
+    world = changed_by_hand()
+    world.commands().release("vision", "key-1", "bo", ReleaseBody(reason="who was that?"))
+    world.run()
+    assert drift(world) is None
+    assert world.version("").model_version == "1.1"
