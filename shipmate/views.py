@@ -18,7 +18,7 @@ from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name
-from shipmate.errors import NotFound
+from shipmate.errors import NotFound, ShipmateError
 from shipmate.pipeline import UNCLAIMED, Pipeline
 
 
@@ -55,7 +55,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     model_head: str | None
     quarantined: tuple[str, ...]
     public_url: str
-    drift: str | None = None  # what else than the live release the Deployment asks for
+    drift: str | None = None  # what else than the live release the Deployment asks for, or why nobody can tell
 
 
 class PlanView(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +216,10 @@ class Views:
         serving = state.serving
         if serving is None or state.active is not None:
             return None
-        seen = self.deployment(target)
+        try:
+            seen = self.deployment(target)
+        except ShipmateError as error:  # what is on record is shown all the same, and that of other targets
+            return f"nobody can tell whether the Deployment asks for {serving.name} still: {error}"
         if seen.asks_for(serving.name, serving.image):
             return None
         asked = seen.release or "no release"

@@ -1,6 +1,9 @@
 """What people are shown when the cluster differs from the ledger, or cannot be asked."""
 
+import pytest
+
 from shipmate.commands import ReleaseBody, RollbackBody
+from shipmate.errors import NotFound, Retryable, ShipmateError
 from tests.world import World, released
 
 
@@ -48,3 +51,17 @@ def test_a_release_of_the_live_pair_sets_another_image_right() -> None:
     world.run()
     assert drift(world) is None
     assert world.version("").model_version == "1.1"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Retryable("the API server is away"), NotFound('deployments.apps "vision" not found')],
+    ids=["away", "deleted"],
+)
+def test_a_status_is_shown_although_the_cluster_cannot_be_asked(error: ShipmateError) -> None:
+    world = released()
+    world.cluster.fail("deployment", error)
+    (status,) = world.commands().views.statuses()
+    assert status.serving is not None
+    assert status.serving.name == "r-1"
+    assert status.drift == f"nobody can tell whether the Deployment asks for r-1 still: {error}"
