@@ -105,6 +105,9 @@ class Commands:
             chosen = _wanted(state, body) or newest
             if chosen is None:
                 raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, waiting).message}")
+            app, model = state.app(chosen.app), state.model(chosen.model)
+            if app is not None and model is not None and app.contract != model.contract:
+                raise Conflict(f"{plan.misfit(app, model)}: name two halves that fit")
             if state.is_quarantined(chosen) and not body.override:
                 raise Conflict(
                     "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
@@ -133,7 +136,7 @@ class Commands:
             )
             return (
                 entries,
-                f"releases app {version_of(state.app(chosen.app))} with model {version_of(state.model(chosen.model))}",
+                f"releases app {version_of(app)} with model {version_of(model)}",
             )
 
         return self._command("release", target, request, author, body, decide)

@@ -336,7 +336,8 @@ def _newest_fitting(state: State) -> tuple[Pair | None, WaitForPartner | None]:
     app, model = halves
     waiting = None
     if app.contract != model.contract:
-        waiting = WaitForPartner(app.digest, model.digest, _misfit(app, model))
+        message = f"{misfit(app, model)}: the release waits until a half is published that fits"
+        waiting = WaitForPartner(app.digest, model.digest, message)
         partners = _fitting(state, app, model)
         if partners is None:
             return None, waiting
@@ -414,11 +415,9 @@ def _after_blame(state: State, cleared: Release, newest: Pair | None, now: datet
     return _unless_retried(cleared, now) or _to_traffic(state, cleared)
 
 
-def _misfit(app: AppHalf, model: ModelHalf) -> str:
-    return (
-        f"model {model.version} needs app contract {model.contract}, app {app.version} speaks {app.contract}: "
-        "the release waits until a half is published that fits"
-    )
+def misfit(app: AppHalf, model: ModelHalf) -> str:
+    """Return in words why two halves do not fit together."""
+    return f"model {model.version} needs app contract {model.contract}, app {app.version} speaks {app.contract}"
 
 
 def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, ModelHalf] | None:
