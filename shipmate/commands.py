@@ -170,6 +170,8 @@ class Commands:
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             if state.hold is not None:
+                if not body.dry_run:
+                    self._raise_fence(target)  # who set it may have died before: it is in force when this is said
                 raise Conflict(f"{name} is held already by {state.hold.author}: {state.hold.reason}")
             fence = max(state.fence, in_cluster) + 1
             entry = HoldSet(
