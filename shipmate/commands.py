@@ -302,7 +302,8 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
     if body.to is not None:
         wanted = release_called(state, body.to)
         if not wanted.was_live or wanted.image is None:
-            raise Conflict(f"{wanted.name} was never live: release it instead, so that it passes its gate")
+            why = "was never live" if not wanted.was_live else "has lost its image for good"
+            raise Conflict(f"{wanted.name} {why}: release it instead, so that it passes its gate")
         if state.is_quarantined(wanted.pair):
             raise Conflict(
                 f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
