@@ -94,6 +94,7 @@ def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], co
         except Retryable:
             if release.stage_attempt < PATIENCE:
                 raise
+        context.progress(f"the live pair was asked {each.question.file}")
     return replies
 
 

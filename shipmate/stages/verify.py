@@ -30,6 +30,7 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
         fault = _ask_once(context.door, target, release, asked[in_a_row % len(asked)] if asked else None)
         if fault is None:
             in_a_row += 1
+            context.progress(f"{in_a_row} of {target.verify.replies} replies in a row are right")
             continue
         in_a_row, trouble = 0, fault
         if context.clock.now() > deadline:

@@ -1,6 +1,9 @@
 """The gate over a whole world in memory: what the pace of answers comes to."""
 
-from shipmate.core.ledger import Phase
+import pytest
+
+from shipmate.core.answers import Answer
+from shipmate.core.ledger import Phase, Progressed
 from tests.fakes.cluster import Asked, Reply
 from tests.world import World, released
 
@@ -34,3 +37,20 @@ def test_a_candidate_that_is_slow_each_time_is_rejected() -> None:
     release = world.state.release(2)
     assert release.phase is Phase.REJECTED
     assert release.message == "the slowest answer took 46.00 s, allowed 5.00 s"
+
+
+def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = released()
+    ask = world.ask
+
+    def slowly(url: str, photo: bytes) -> Answer:
+        world.clock.sleep(25)
+        return ask(url, photo)
+
+    monkeypatch.setattr(world, "ask", slowly)
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.GATED)
+    signs = [entry for entry in world.ledgers.history("vision") if isinstance(entry, Progressed)]
+    assert [(entry.stage, entry.message) for entry in signs] == [
+        ("gate", "the live pair was asked golden/flower.jpg"),
+    ]
