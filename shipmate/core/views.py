@@ -147,8 +147,8 @@ def parse_fence(text: str | None) -> int | None:
         return None
     if not _FENCE.fullmatch(text):
         raise Invalid(
-            f"the annotation {FENCE} says {text!r}, which is no fence: somebody else wrote it. Set it to the number "
-            "the ledger says (shipmate why TARGET), or remove it to let Shipmate adopt the Deployment again"
+            f"the annotation {FENCE} says {text!r}, which is no fence: somebody else wrote it. Remove it, and Shipmate "
+            "adopts the Deployment again"
         )
     return int(text)
 

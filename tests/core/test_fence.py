@@ -102,7 +102,7 @@ def test_every_fence_is_read_as_it_is_written(fence: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "007", "1.0", "1" * 20, " 1"])
 def test_a_fence_that_somebody_else_wrote_is_refused_with_a_way_out(text: str) -> None:
-    with pytest.raises(Invalid, match=r"which is no fence: somebody else wrote it\. Set it to the number"):
+    with pytest.raises(Invalid, match=r"which is no fence: somebody else wrote it\. Remove it, and"):
         parse_fence(text)
 
 
