@@ -31,7 +31,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
-from shipmate.core.refs import digest_of, hex_of
+from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.core.retention import retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
@@ -331,9 +331,15 @@ class Pipeline:
         state = self.ledgers.read(target.name).state
         live = state.serving
         if live is not None and self.context.clock.now() - live.moved_at < KEEP_TRYING:
-            wanted = retention(state)
-            locks.lock(target.release.repository, wanted.keep, wanted.let_go)
+            wanted, repository = retention(state), target.release.repository
+            locks.lock(repository, wanted.keep, wanted.let_go - self._kept_for_others(target))
         return 0
+
+    def _kept_for_others(self, target: Target) -> frozenset[Digest]:
+        """Return the images to keep of the targets that share this one's release repository."""
+        others = (other for other in self.targets.values() if other is not target)
+        states = (self.ledgers.read(each.name).state for each in others if each.release == target.release)
+        return frozenset[Digest]().union(*(retention(state).keep for state in states))
 
     def _tag_now(self, target: Target, state: State) -> ImagePushed | None:
         try:

@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Collection
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from shipmate.core.refs import Digest
 from shipmate.core.retention import KEPT_RELEASES, retention
+from shipmate.core.targets import AppSource, ModelSource, ReleaseRepository, Target
 from shipmate.errors import NotAllowed
 from shipmate.pipeline import Pipeline
 from tests.fakes.histories import Story
-from tests.world import World
+from tests.world import TARGET, World
 
 
 class Locks:
@@ -36,10 +38,13 @@ class Keeping(World):
     def __init__(self) -> None:
         super().__init__()
         self.locks = Locks()
+        self.others: tuple[Target, ...] = ()
 
     def pipeline(self, worker: str = "worker-1") -> Pipeline:
         plain = super().pipeline(worker)
-        return dataclasses.replace(plain, context=dataclasses.replace(plain.context, locks=self.locks))
+        targets = {**plain.targets, **{other.name: other for other in self.others}}
+        context = dataclasses.replace(plain.context, locks=self.locks)
+        return dataclasses.replace(plain, targets=targets, context=context)
 
     def release(self, version: str) -> Digest:
         """Publish a model, and return the image of its release."""
@@ -59,6 +64,19 @@ def world() -> Keeping:
 def test_what_goes_live_is_kept_with_those_before_it(world: Keeping) -> None:
     images = [world.release(f"1.{number}") for number in range(KEPT_RELEASES + 3)]
     assert world.locks.locked == {"vision": set(images[-KEPT_RELEASES - 1 :])}
+
+
+@pytest.mark.parametrize(("repository", "is_kept"), [("vision", True), ("elsewhere", False)])
+def test_an_image_that_another_target_serves_from_there_is_not_let_go(
+    world: Keeping, repository: str, is_kept: bool
+) -> None:
+    first = world.release("1.0")
+    apart = {"app": AppSource("vision-app", "prod"), "model": ModelSource("models", "other")}
+    world.others = (msgspec.structs.replace(TARGET, name="prod", release=ReleaseRepository(repository), **apart),)
+    world.ledgers.append("prod", world.ledgers.read("prod"), [*world.ledgers.history("vision")])
+    images = [world.release(f"1.{number}") for number in range(1, KEPT_RELEASES + 3)]
+    kept = {first} if is_kept else set()
+    assert world.locks.locked == {"vision": {*images[-KEPT_RELEASES - 1 :], *kept}}
 
 
 def test_what_is_rejected_is_not_kept(world: Keeping) -> None:
