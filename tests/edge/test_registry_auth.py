@@ -197,10 +197,10 @@ def test_without_the_right_to_read_the_source_nothing_is_mounted(guarded: Guarde
 
 @pytest.mark.registry
 def test_a_token_is_renewed_before_it_ends(guarded: Guarded) -> None:
-    guarded.tokens.life = 2
+    guarded.tokens.life = 6
     with closing(Registry(guarded.url)) as client:
         client.upload("tokens/short", InMemory(b"x"))
-        time.sleep(1.6)  # three quarters of its life are over
+        time.sleep(4.6)  # three quarters of its life are over
         client.upload("tokens/short", InMemory(b"y"))
     assert len(guarded.asked) == 2
 
