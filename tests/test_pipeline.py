@@ -44,6 +44,10 @@ def test_a_new_model_goes_live_and_moves_no_app_bytes():
     world.ship(world.publish_model("1.1"))
     assert phases(world) == [("r-1", "retired"), ("r-2", "live")]
     assert world.version("").model_version == "1.1"
+    first, cost = (release.cost for release in world.state.releases)
+    assert first is not None
+    assert cost is not None
+    assert (cost.mounted, cost.reused) == (0, first.mounted)  # the app's layers, there already
 
 
 def test_new_code_goes_live_and_reuses_the_model_layers():
