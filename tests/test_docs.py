@@ -112,7 +112,7 @@ def test_make_targets_and_modules_exist(document: Path) -> None:
     text = document.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) - targets == set()
-    ours = re.findall(r"python -m ((?:localcloud|tools|examples|bench|shipmate)[\w.]*)", text)
+    ours = re.findall(r"python -m ((?:localcloud|tools|examples|bench|drill|tests|shipmate)[\w.]*)", text)
     assert [name for name in ours if not exists_as_program(name)] == []
 
 
@@ -162,7 +162,7 @@ def test_the_readmes_targets_file_fits_reader_and_schema() -> None:
     jsonschema.validate(yaml.safe_load(blocks[0]), json.loads(SCHEMA.read_text()))
 
 
-def test_every_test_that_a_document_names_is_there():
+def test_every_test_that_a_document_names_is_there() -> None:
     named = {name for document in DOCUMENTS for name in re.findall(r"`(test_\w+)`", document.read_text())}
     sources = [source.read_text() for source in (ROOT / "tests").rglob("*.py")]
     there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
