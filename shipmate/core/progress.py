@@ -12,6 +12,8 @@ from shipmate.core.views import ContainerStatus, DeploymentView, PodView
 
 _PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 _CREATE = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunContainerError"})
+_MISSING = re.compile(r"(secret|configmap) \".*\" not found|couldn't find key", re.IGNORECASE)
+"""What the kubelet says where the namespace lacks something that the Deployment's template names."""
 _TRANSIENT = re.compile(
     r"connection (refused|reset)|timeout|timed out|deadline exceeded|unexpected EOF|no such host|too many requests|"
     r"temporar|unavailable|status code 5\d\d|unexpected status.{0,60}: 5\d\d",
@@ -38,7 +40,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: str
     message: str
     pod: str | None = None
-    is_untried: bool = False  # no new pod runs that is not ready: the image is not known to be bad
+    is_untried: bool = False  # the image was kept from running, or runs well: it is not known to be bad
 
 
 type Progress = Progressing | Complete | Failed
@@ -80,7 +82,9 @@ def pod_failure(pod: PodView) -> Failed | None:
         if reason in _PULL and not (_TRANSIENT.search(message) and not _PERMANENT.search(message)):
             return Failed("ImagePullFailed", f"{where} cannot pull its image: {message or reason}", pod.name)
         if reason in _CREATE:
-            return Failed("ContainerCreateFailed", f"{where} cannot be created: {message or reason}", pod.name)
+            missing = _MISSING.search(message) is not None
+            words = f"{where} cannot be created: {message or reason}"
+            return Failed("ContainerCreateFailed", words, pod.name, is_untried=missing)
         if reason == "CrashLoopBackOff":
             return Failed("CrashLoop", f"{where} ends as soon as it starts: {_end(status)}", pod.name)
     return None

@@ -143,8 +143,10 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
 
 
 def _is_the_clusters_fault(failed: Failed) -> bool:
-    """Whether a pod failed for what its image is not to blame for: a node, a deadline, a person, a pull."""
-    return failed.reason in ("GatePodDeleted", "ImagePullFailed") or failed.reason.startswith("Pod")
+    """Whether a pod failed for what its image is not to blame for: a node, a deadline, a person, a pull, a secret."""
+    return (
+        failed.is_untried or failed.reason in ("GatePodDeleted", "ImagePullFailed") or failed.reason.startswith("Pod")
+    )
 
 
 def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shipmate.core.progress import Complete, Failed, Progressing, explain, gate_progress, progress
+from shipmate.core.progress import Complete, Failed, Progressing, explain, gate_progress, pod_failure, progress
 from shipmate.core.views import Container, ContainerStatus, Object, PodView
 from tests.core.cluster_objects import IMAGE, PAIR, pod, view, waiting
 
@@ -155,6 +155,22 @@ def test_a_rollout_that_failed_is_not_waited_for(
     assert seen.reason == reason
     assert message in seen.message
     assert seen.pod == ("vision-1" if pods else None)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        pytest.param('secret "x" not found', True, id="no secret"),
+        pytest.param('configmap "settings" not found', True, id="no configmap"),
+        pytest.param("couldn't find key token in Secret vision/x", True, id="a secret without the key"),
+        pytest.param("container has runAsNonRoot and image will run as root", False, id="an image that runs as root"),
+        pytest.param("", False, id="no word"),
+    ],
+)
+def test_a_container_that_lacks_something_of_the_namespace_was_not_tried(message: str, expected: bool) -> None:
+    failed = pod_failure(waiting("CreateContainerConfigError", message))
+    assert failed is not None
+    assert (failed.reason, failed.is_untried) == ("ContainerCreateFailed", expected)
 
 
 def test_a_deadline_without_any_pod_still_has_words() -> None:

@@ -1,13 +1,16 @@
 """The gate over a whole world in memory: what the pace of answers comes to."""
 
+import msgspec
 import pytest
 
 from shipmate.core.answers import Answer
 from shipmate.core.ledger import Phase, Progressed
+from shipmate.core.views import ContainerStatus, PodView
 from tests.fakes.cluster import Asked, Reply
 from tests.world import World, released
 
 LONGER_THAN_ALLOWED = 46.0
+NO_SECRET = 'secret "weights" not found'
 
 
 def world_with_answers_that_take_long(times: int) -> World:
@@ -54,3 +57,20 @@ def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: 
     assert [(entry.stage, entry.message) for entry in signs] == [
         ("gate", "the live pair was asked golden/flower.jpg"),
     ]
+
+
+def test_a_candidate_that_lacks_a_secret_is_tried_again_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = released()
+    look, looks = world.cluster.gate_pod, list[str]()
+
+    def without_secret(namespace: str, name: str) -> PodView:
+        looks.append(name)
+        status = ContainerStatus("app", waiting_reason="CreateContainerConfigError", waiting_message=NO_SECRET)
+        pod = look(namespace, name)
+        return pod if len(looks) > 2 else msgspec.structs.replace(pod, phase="Pending", ready=False, statuses=(status,))
+
+    monkeypatch.setattr(world.cluster, "gate_pod", without_secret)
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert NO_SECRET.replace('"', '\\"') in world.story()
+    assert not world.state.quarantine
