@@ -29,6 +29,8 @@ POLL_SECONDS = 0.2
 PATIENCE = 3
 """Attempts after which an answer that stays away counts."""
 _ASK_SECONDS = 30.0
+_SPARE_SECONDS = 120
+"""What a gate's pod may live longer than its candidate may take."""
 _FINAL_PROBLEMS = ("urn:shipmate:app:broken-model", "urn:shipmate:app:no-model")
 
 
@@ -39,7 +41,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     live = _live_replies(release, target, asked, context) if serving is not None else {}
     good = serving.pair if serving is not None else None
     restore(release, target, state, context)
-    pod = _start(release, target, context)
+    pod = _start(release, target, len(asked), context)
     try:
         _until_ready(pod, target, context)
         candidate = {}
@@ -98,8 +100,9 @@ def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], co
     return replies
 
 
-def _start(release: Release, target: Target, context: Context) -> PodView:
+def _start(release: Release, target: Target, questions: int, context: Context) -> PodView:
     where = target.deployment
+    longest = target.gate.ready_within_seconds + questions * 2 * target.gate.max_seconds  # each may be asked twice
     manifest = gate_pod(
         context.cluster.deployment(where.namespace, where.name),
         name=gate_name(target.name, release.pair.key, release.attempt),
@@ -107,7 +110,7 @@ def _start(release: Release, target: Target, context: Context) -> PodView:
         image=image_reference(release, target, context.cluster),
         pair=release.pair.key,
         release=release.name,
-        active_deadline_seconds=int(target.gate.ready_within_seconds) + 120,
+        active_deadline_seconds=int(longest) + _SPARE_SECONDS,
     )
     return context.cluster.create_gate_pod(where.namespace, manifest)
 

@@ -5,9 +5,10 @@ import pytest
 
 from shipmate.core.answers import Answer
 from shipmate.core.ledger import Phase, Progressed
-from shipmate.core.views import ContainerStatus, PodView
+from shipmate.core.targets import GateThresholds
+from shipmate.core.views import ContainerStatus, Object, PodView
 from tests.fakes.cluster import Asked, Reply
-from tests.world import World, released
+from tests.world import TARGET, World, released
 
 LONGER_THAN_ALLOWED = 46.0
 NO_SECRET = 'secret "weights" not found'
@@ -57,6 +58,20 @@ def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: 
     assert [(entry.stage, entry.message) for entry in signs] == [
         ("gate", "the live pair was asked golden/flower.jpg"),
     ]
+
+
+def test_the_gates_pod_lives_until_every_question_may_have_been_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    thresholds = GateThresholds(ready_within_seconds=90, max_seconds=100)
+    world = released(world=World(msgspec.structs.replace(TARGET, gate=thresholds)))
+    create, made = world.cluster.create_gate_pod, list[Object]()
+
+    def seen(namespace: str, manifest: Object) -> PodView:
+        made.append(manifest)
+        return create(namespace, manifest)
+
+    monkeypatch.setattr(world.cluster, "create_gate_pod", seen)
+    world.ship(world.publish_model("1.1"))
+    assert [manifest["spec"]["activeDeadlineSeconds"] for manifest in made] == [90 + 2 * 100 + 120]
 
 
 def test_a_candidate_that_lacks_a_secret_is_tried_again_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
