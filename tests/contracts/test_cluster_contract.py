@@ -144,10 +144,17 @@ class RealWorld:
         self.untouched = False
         return self.cluster.deployment(self.namespace, "vision")
 
-    def wait_for_policies(self) -> None:
-        """Return when the admission policies, which are seconds old in a new cluster, refuse what they should."""
-        arguments = ("annotate", "deployment", "vision", "-n", self.namespace, "shipmate.dev/fence-")
-        eventually(lambda: "denied" in kubectl(*arguments, "--dry-run=server", check=False))
+    def wait_for_fence_policy(self) -> None:
+        """Return when the policy of the fence, which is seconds old in a new cluster, refuses what it should."""
+        self._until_denied("annotate", "deployment", "vision", "shipmate.dev/fence-")
+
+    def wait_for_pod_policy(self, pod: str) -> None:
+        """Return when the policy of the gate's pods lets the controller delete no other pod, such as this."""
+        self._until_denied("delete", "pod", pod, f"--as=system:serviceaccount:{self.namespace}:shipmate")
+
+    def _until_denied(self, *arguments: str) -> None:
+        tried = (*arguments, "-n", self.namespace, "--dry-run=server")
+        eventually(lambda: "denied" in kubectl(*tried, check=False))
 
 
 @pytest.fixture(scope="session")
@@ -311,7 +318,7 @@ def test_a_container_that_moved_is_not_patched(world: World) -> None:
 def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_one(world: World) -> None:
     patch(world, release(world, adopt(world), 5))
     if isinstance(world, RealWorld):
-        world.wait_for_policies()
+        world.wait_for_fence_policy()
     fence = {"path": "/metadata/annotations/shipmate.dev~1fence"}
     with pytest.raises(NotAllowed, match=r"never falls or goes: it is 5"):
         patch(world, [fence | {"op": "replace", "value": "4"}])
@@ -528,8 +535,8 @@ def test_the_controllers_account_can_touch_nothing_else(real: RealWorld) -> None
 @pytest.mark.cluster
 def test_the_controller_makes_and_deletes_the_pods_of_its_gates_and_no_others(real: RealWorld) -> None:
     adopt(real, replicas=1)
-    real.wait_for_policies()
     mine = eventually(lambda: real.cluster.pods(real.namespace, "app.kubernetes.io/name=vision") or None)[0]
+    real.wait_for_pod_policy(mine.name)
     with pytest.raises(NotAllowed, match="makes and deletes the pods of its gates and no others"):
         real.cluster.delete_gate_pod(real.namespace, mine.name, mine.uid)
     stray = gate(real, real.good)
