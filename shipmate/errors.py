@@ -10,6 +10,7 @@ ShipmateError
 ├── Conflict        somebody else was first: read again, decide again
 ├── Ambiguous       the request may or may not have taken effect: read again to find out
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
+    └── Unreachable nobody took the request: nothing is known of who should have answered it
 """
 
 from collections.abc import Iterator
@@ -77,3 +78,7 @@ class Retryable(ShipmateError):
     def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.after_seconds = after_seconds
+
+
+class Unreachable(Retryable):
+    """There was no connection to send the request on."""

@@ -143,7 +143,10 @@ class Cluster(Protocol):
 
 
 class Door(Protocol):
-    """The public address of an application, asked on a new connection each time."""
+    """The public address of an application, asked on a new connection each time.
+
+    Each method raises Unreachable if there is no connection.
+    """
 
     def ask(self, url: str, photo: bytes) -> Answer:
         """Return the answer about one photograph. Raises Retryable, with what was said instead."""

@@ -8,7 +8,7 @@ import time
 import httpx
 
 from shipmate.core.answers import LONGEST_REPLY, TOO_LONG, Answer, Version, parse_answer, parse_version, question
-from shipmate.errors import Retryable
+from shipmate.errors import Retryable, Unreachable
 
 
 class Door:
@@ -42,6 +42,8 @@ class Door:
                     if len(content) > LONGEST_REPLY:
                         raise Retryable(f"{url} has a reply of {TOO_LONG}")
                 return reply.status_code, reply.headers, bytes(content)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"{url} could not be reached: {error}") from error
         except httpx.TimeoutException as error:
             raise Retryable(f"{url} did not answer within {self._timeout_seconds:g} s") from error
         except httpx.HTTPError as error:

@@ -7,7 +7,7 @@ from shipmate.core.gate import is_right
 from shipmate.core.ledger import Failed, Live, Release, State
 from shipmate.core.plan import guilty
 from shipmate.core.targets import Target
-from shipmate.errors import Rejected, Retryable
+from shipmate.errors import Rejected, Retryable, Unreachable
 from shipmate.ports import Door
 from shipmate.stages.context import Context
 from shipmate.stages.questions import Asked, golden_questions
@@ -24,18 +24,23 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
         asked = golden_questions(half, target.model, context.models) if half is not None else ()
     asked = tuple(each for each in asked if each.question.file not in forgiven)
     deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
-    in_a_row = 0
-    trouble = "nobody answered"
+    in_a_row, is_reached = 0, False
     while in_a_row < target.verify.replies:
-        fault = _ask_once(context.door, target, release, asked[in_a_row % len(asked)] if asked else None)
+        try:
+            fault = _ask_once(context.door, target, release, asked[in_a_row % len(asked)] if asked else None)
+            is_reached = True
+        except Unreachable as error:
+            fault = str(error)
         if fault is None:
             in_a_row += 1
             context.progress(f"{in_a_row} of {target.verify.replies} replies in a row are right")
             continue
-        in_a_row, trouble = 0, fault
+        in_a_row = 0
         if context.clock.now() > deadline:
-            return _failed(release, state, target, trouble, context)
-        context.progress(trouble)
+            blamed = is_reached and not release.is_rollback  # a door that nobody gets through says nothing of the pair
+            good = state.serving.pair if state.serving is not None else None
+            return _failed(release, target, fault, guilty(release.pair, good) if blamed else (), context)
+        context.progress(fault)
         context.clock.sleep(POLL_SECONDS)
     quarantine: tuple[str, ...] = ()
     if release.trigger == "rollback" and release.undoes is not None:  # by itself: what failed said who is guilty
@@ -54,6 +59,8 @@ def _ask_once(door: Door, target: Target, release: Release, asked: Asked | None)
             if answered_by == release.name and not is_right(asked.question, answer.predictions):
                 best = f"{answer.predictions[0][0]} {answer.predictions[0][1]:.2f}" if answer.predictions else "nothing"
                 return f"{asked.question.file} should be {asked.question.expected}, and is answered {best}"
+    except Unreachable:
+        raise
     except Retryable as error:
         return str(error)
     if answered_by != release.name:
@@ -61,7 +68,7 @@ def _ask_once(door: Door, target: Target, release: Release, asked: Asked | None)
     return None
 
 
-def _failed(release: Release, state: State, target: Target, trouble: str, context: Context) -> Failed:
+def _failed(release: Release, target: Target, trouble: str, quarantine: tuple[str, ...], context: Context) -> Failed:
     message = f"not verified at {target.public_url} within {target.verify.within_seconds:.0f} s: {trouble}"
     return Failed(
         **context.stamp(),
@@ -69,5 +76,5 @@ def _failed(release: Release, state: State, target: Target, trouble: str, contex
         stage="verify",
         reason="VerifyFailed",
         message=message,
-        quarantine=() if release.is_rollback else guilty(release.pair, state.serving.pair if state.serving else None),
+        quarantine=quarantine,
     )

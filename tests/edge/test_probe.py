@@ -12,7 +12,7 @@ import pytest
 
 from shipmate.core.answers import LONGEST_REPLY, Version
 from shipmate.edge.probe import Door
-from shipmate.errors import Retryable
+from shipmate.errors import Retryable, Unreachable
 from shipmate.ports import Door as DoorPort
 
 PHOTO = b"\x89PNG\r\n"
@@ -119,8 +119,16 @@ def test_a_door_that_does_not_answer_is_retried(url: str) -> None:
 def test_a_door_that_is_shut_is_retried() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with pytest.raises(Retryable, match="could not be asked"):
+        with pytest.raises(Unreachable, match=r"/version could not be reached: .*refused"):
             Door().version(f"http://127.0.0.1:{taken.getsockname()[1]}")
+
+
+def test_a_door_that_hangs_up_was_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        with pytest.raises(Retryable, match="/version could not be asked: ") as told:
+            Door().version(f"http://127.0.0.1:{server.getsockname()[1]}")
+    assert not isinstance(told.value, Unreachable)
 
 
 def test_the_machines_proxy_settings_are_not_for_the_door(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

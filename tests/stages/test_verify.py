@@ -1,9 +1,10 @@
-"""The last stage over a whole world in memory: what is heard of it while the door answers slowly."""
+"""The last stage over a whole world in memory: what is heard of it meanwhile, and whom it blames."""
 
 import pytest
 
 from shipmate.core.answers import Answer
 from shipmate.core.ledger import Phase, Progressed
+from shipmate.errors import Retryable, Unreachable
 from tests.world import released
 
 
@@ -22,3 +23,32 @@ def test_a_door_that_answers_slowly_and_rightly_is_no_silence_of_the_stage(monke
     assert world.state.release(2).phase is Phase.LIVE
     signs = [entry for entry in world.ledgers.history("vision") if isinstance(entry, Progressed)]
     assert [entry.message for entry in signs] == [f"{number} of 5 replies in a row are right" for number in (1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("errors", "is_blamed"),
+    [
+        ([Unreachable("the door could not be reached: connection refused")], False),
+        ([Retryable("the door answered 502")], True),
+        ([Retryable("the door answered 502"), Unreachable("the door could not be reached: connection refused")], True),
+    ],
+    ids=["nobody gets through", "it answers an error", "it answers an error, and then nobody gets through"],
+)
+def test_a_release_is_blamed_only_if_the_door_was_reached(
+    errors: list[Retryable], is_blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    told = iter(errors)
+    last = errors[-1]
+
+    def nobody(url: str, photo: bytes) -> Answer:
+        raise next(told, last)
+
+    monkeypatch.setattr(world, "ask", nobody)
+    world.run()
+    bad, back = world.state.release(2), world.state.release(3)
+    assert bad.message == f"not verified at http://door.test within 30 s: {last}"
+    assert (bad.ended_because, back.phase) == ("VerifyFailed", Phase.FAILED)
+    assert world.state.quarantine == ({bad.pair.model} if is_blamed else set())
