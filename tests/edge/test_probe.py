@@ -123,9 +123,13 @@ def test_a_door_that_is_shut_is_retried() -> None:
             Door().version(f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
+def hang_up(server: socket.socket) -> None:
+    server.accept()[0].close()
+
+
 def test_a_door_that_hangs_up_was_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        threading.Thread(target=hang_up, args=(server,), daemon=True).start()
         with pytest.raises(Retryable, match="/version could not be asked: ") as told:
             Door().version(f"http://127.0.0.1:{server.getsockname()[1]}")
     assert not isinstance(told.value, Unreachable)
