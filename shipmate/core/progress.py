@@ -29,9 +29,7 @@ class Progressing(msgspec.Struct, frozen=True, tag="progressing"):
 
 
 class Complete(msgspec.Struct, frozen=True, tag="complete"):
-    """Every wanted pod is of the new template and available; `draining` old ones still finish their last requests."""
-
-    draining: int = 0
+    """Every wanted pod is of the new template and available; old ones may still finish their last requests."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -52,7 +50,6 @@ def progress(deployment: DeploymentView, pods: Iterable[PodView]) -> Progress:
     `pods` are those that its selector finds. A failure that waiting does not mend is told at once; the rest is bounded
     by the Deployment's own progressDeadlineSeconds.
     """
-    pods = tuple(pods)
     if deployment.observed_generation < deployment.generation:
         return Progressing("waiting for the deployment controller to see the change")
     if deployment.paused:
@@ -64,7 +61,7 @@ def progress(deployment: DeploymentView, pods: Iterable[PodView]) -> Progress:
         )
     new = [pod for pod in pods if not pod.deleting and _is_new(deployment, pod)]
     if deployment.updated == deployment.current == deployment.available == deployment.replicas:
-        return Complete(draining=sum(not _is_new(deployment, pod) or pod.deleting for pod in pods))
+        return Complete()
     for pod in new:
         failure = pod_failure(pod)
         if failure is not None:

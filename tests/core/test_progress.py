@@ -208,10 +208,9 @@ def test_a_paused_deployment_says_how_to_resume_it() -> None:
     assert "kubectl rollout resume deployment/vision -n vision" in seen.message
 
 
-def test_a_finished_rollout_counts_the_old_pods_that_still_finish_their_requests() -> None:
-    assert progress(view(), [pod("a"), pod("b")]) == Complete(draining=0)
+def test_a_finished_rollout_waits_for_no_old_pod_that_still_finishes_its_requests() -> None:
     gone = pod("c", deleting=True, ready=False, **OLD)
-    assert progress(view(), [pod("a"), pod("b"), gone]) == Complete(draining=1)
+    assert progress(view(), [pod("a"), pod("b"), gone]) == Complete()
 
 
 def test_a_pod_of_another_image_or_another_release_is_an_old_one() -> None:
