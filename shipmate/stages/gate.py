@@ -13,6 +13,7 @@ from shipmate.core.answers import parse_answer, question
 from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
+from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.plan import guilty
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.targets import Target
@@ -29,8 +30,9 @@ POLL_SECONDS = 0.2
 PATIENCE = 3
 """Attempts after which an answer that stays away counts."""
 _ASK_SECONDS = 30.0
+_MOST_ANSWERS = 2 * 2 * MOST_GOLDEN
+"""The questions of two models, each asked twice: a pod that ends before them would keep its release from a verdict."""
 _SPARE_SECONDS = 120
-"""What a gate's pod may live longer than its candidate may take."""
 _FINAL_PROBLEMS = ("urn:shipmate:app:broken-model", "urn:shipmate:app:no-model")
 
 
@@ -41,7 +43,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     live = _live_replies(release, target, asked, context) if serving is not None else {}
     good = serving.pair if serving is not None else None
     restore(release, target, state, context)
-    pod = _start(release, target, len(asked), context)
+    pod = _start(release, target, context)
     try:
         _until_ready(pod, target, context)
         candidate = {}
@@ -100,9 +102,9 @@ def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], co
     return replies
 
 
-def _start(release: Release, target: Target, questions: int, context: Context) -> PodView:
+def _start(release: Release, target: Target, context: Context) -> PodView:
     where = target.deployment
-    longest = target.gate.ready_within_seconds + questions * 2 * target.gate.max_seconds  # each may be asked twice
+    longest = target.gate.ready_within_seconds + _MOST_ANSWERS * target.gate.max_seconds
     manifest = gate_pod(
         context.cluster.deployment(where.namespace, where.name),
         name=gate_name(target.name, release.pair.key, release.attempt),

@@ -60,8 +60,10 @@ def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: 
     ]
 
 
-def test_the_gates_pod_lives_until_every_question_may_have_been_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    thresholds = GateThresholds(ready_within_seconds=90, max_seconds=100)
+def test_the_gates_pod_lives_until_all_questions_of_two_models_may_have_been_asked_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thresholds = GateThresholds(ready_within_seconds=90, max_seconds=3)
     world = released(world=World(msgspec.structs.replace(TARGET, gate=thresholds)))
     create, made = world.cluster.create_gate_pod, list[Object]()
 
@@ -71,7 +73,7 @@ def test_the_gates_pod_lives_until_every_question_may_have_been_asked_twice(monk
 
     monkeypatch.setattr(world.cluster, "create_gate_pod", seen)
     world.ship(world.publish_model("1.1"))
-    assert [manifest["spec"]["activeDeadlineSeconds"] for manifest in made] == [90 + 2 * 100 + 120]
+    assert [manifest["spec"]["activeDeadlineSeconds"] for manifest in made] == [90 + 2 * 2 * 100 * 3 + 120]
 
 
 def test_a_candidate_that_lacks_a_secret_is_tried_again_until_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
