@@ -29,6 +29,7 @@ from shipmate.core.ledger import (
     Resolved,
     Resumed,
     RollbackRequested,
+    Skipped,
     State,
 )
 from shipmate.errors import Invalid, NotFound
@@ -46,6 +47,7 @@ _MOST_ALSO = 10
 _BLOB = re.compile(r"(/blobServices/default/containers/|https://[^/]+/|http://[^/]+/[a-z0-9]+/)")
 _IN_SUBJECT = re.compile(r"^([^/]+)/blobs/")
 _HEX = re.compile(r"(sha256:)?(?P<digits>[0-9a-f]{12,64})")
+_TOLD_AGAIN = frozenset({"Duplicate", "Stale"})
 _FULL = re.compile(r"(sha256:)?[0-9a-f]{64}")
 
 
@@ -124,7 +126,11 @@ def parse_name(of: str) -> str:
 
 
 def _named(name: str, entries: Sequence[AnyEntry]) -> list[Subject]:
-    """Return what goes by a name: the most telling kind first, and of each kind the newest first."""
+    """Return what goes by a name: the most telling kind first, of each kind the newest first, and repeats last.
+
+    An event that told again of what was known, as the sweep and Event Grid both do at times, has its own fate only for
+    who asks by its id.
+    """
     exact: dict[Subject, int] = {}
     begun: dict[Subject, int] = {}
     full: set[str] = set()
@@ -138,7 +144,17 @@ def _named(name: str, entries: Sequence[AnyEntry]) -> list[Subject]:
     if not exact and len(full) > 1:
         raise Invalid(f"{len(full)} digests begin with {name!r}: give more digits of {', '.join(sorted(full)[:3])}")
     found = exact or begun
-    return sorted(found, key=lambda subject: (_BY_RANK.index(subject.kind), -found[subject]))
+    repeats = {Subject("event", key) for key in _repeats(entries)}
+    return sorted(found, key=lambda subject: (_BY_RANK.index(subject.kind), subject in repeats, -found[subject]))
+
+
+def _repeats(entries: Sequence[AnyEntry]) -> Iterator[str]:
+    """Yield the ids of the events that told of nothing new."""
+    for entry in entries:
+        if isinstance(entry, Skipped) and entry.reason in _TOLD_AGAIN:
+            yield entry.event_id
+        elif isinstance(entry, IgnoredEvent) and entry.event.reason in _TOLD_AGAIN:
+            yield entry.event.event_id
 
 
 def names_in(entries: Sequence[AnyEntry]) -> Iterator[tuple[str, Subject]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import Resumed, decode
+from shipmate.core.ledger import Resumed, Skipped, decode
 from shipmate.core.why import UNDERSTOOD, explain, names_in
 from shipmate.errors import Invalid, NotFound
 from tests.core.explained import SOON, rejected, why
@@ -65,6 +65,16 @@ def test_a_blob_is_found_by_every_way_to_write_it(of: str) -> None:
     assert found.verdict.startswith(f"{found.name} came in; model M1: r-1 (app A1, model M1) is live since")
     assert found.fate == "live"
     assert [line.kind for line in found.entries][:3] == ["received", "resolved", "planned"]
+
+
+@pytest.mark.parametrize("reason", ["Duplicate", "Stale"])
+def test_a_blob_of_which_was_told_twice_is_told_by_the_event_that_counted(reason: str) -> None:
+    story = Story().app("A1").receive(published("e9", "M1")).resolve("e9", model_half("M1")).ship("A1", "M1", "model")
+    story.receive(published("e10", "M1", sequencer=10))
+    story.write(Skipped, event_id="e10", reason=reason, message="it is known")
+    found = why(story, "models/net/M1/manifest.json")
+    assert (found.fate, found.release, found.also) == ("live", "r-1", ("e10",))
+    assert why(story, "e10").fate == "skipped"
 
 
 def test_a_tag_is_told_by_its_newest_push_and_names_the_others() -> None:
