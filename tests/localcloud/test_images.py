@@ -54,6 +54,14 @@ def test_it_is_the_code_half(tree: Path) -> None:
     assert (tree / "opt/app/BUILD").read_text() == "7.0.0\nabcdef\n"
 
 
+def test_a_start_compiles_nothing(tree: Path) -> None:
+    sources = [file for name in ("asyncio", "json", "http") for file in tree.glob(f"usr/lib/python3.*/{name}/*.py")]
+    sources += [*(tree / "opt/app/app").glob("*.py"), *(tree / "opt/app/flask").glob("*.py")]
+    assert len(sources) > 50
+    without = [file for file in sources if not list((file.parent / "__pycache__").glob(f"{file.stem}.cpython-*.pyc"))]
+    assert without == []
+
+
 @pytest.mark.parametrize("name", ["pip*", "uv", "gcc*", "cc", "make", "apt", "apt-get", "git", "curl", "wget"])
 def test_nothing_that_builds_or_fetches_is_left(tree: Path, name: str) -> None:
     found = [path for folder in ("usr/bin", "usr/local/bin", "opt/app/bin") for path in (tree / folder).glob(name)]
