@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from drill import report as reports
+from drill.__main__ import main
 from drill.report import Fault, Report, Seen
 from drill.taking import Taken
 from drill.world import Size
@@ -96,3 +98,10 @@ def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no lines <!-- drill: begin --> and <!-- drill: end -->: put them"):
         reports.write_docs(report().as_json(), page)
     assert page.read_text() == "no table here\n"
+
+
+def test_without_a_report_the_page_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(main, ["--write-docs"])
+    assert refused.exit_code == 2
+    assert "there is no .drill/report.json: run a drill first, in this folder" in refused.stderr
