@@ -21,6 +21,7 @@ FIXED = range(2_000)
 FRESH = 8_000
 
 
+@pytest.mark.search
 @pytest.mark.timeout(1200)
 def test_what_must_hold_holds_in_ten_thousand_histories_and_each_state_is_met_often_enough(capsys):
     first = SystemRandom().randrange(10_000, 2**31)
