@@ -76,6 +76,7 @@ _PROBLEMS: Mapping[int, str] = {
     404: "There is no such target, release or request, or nothing goes by that name",
     409: "Something stands in the way; the detail says what",
     422: "The Idempotency-Key was used before for something else",
+    500: "Shipmate is set up wrongly, and the detail names the setting; or it has a fault, to be reported",
     503: "Storage or the cluster is in trouble, or the outcome is unknown: ask again with the same Idempotency-Key",
 }
 _OF_COMMANDS = (409, 422)

@@ -12,6 +12,7 @@ from shipmate.errors import (
     Ambiguous,
     Conflict,
     Invalid,
+    Misconfigured,
     NotAllowed,
     NotFound,
     NotSignedIn,
@@ -30,6 +31,7 @@ _STATUS: dict[type[ShipmateError], HTTPStatus] = {
     Ambiguous: HTTPStatus.SERVICE_UNAVAILABLE,
     Reused: HTTPStatus.UNPROCESSABLE_ENTITY,  # draft-ietf-httpapi-idempotency-key-header, section 2.7
     Invalid: HTTPStatus.BAD_REQUEST,
+    Misconfigured: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The first that an error is one of counts."""
 MAX_BODY_BYTES = 64 * 1024
@@ -86,7 +88,10 @@ def _problem(error: ShipmateError) -> func.HttpResponse:
     headers = {}
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         logging.error("a command failed", exc_info=error)  # noqa: LOG015 - the worker follows the root logger
-        detail = f"{type(error).__name__}: {detail} - a fault of Shipmate's own: report it, with the log"
+        if isinstance(error, Misconfigured):
+            detail = f"Shipmate is set up wrongly; ask whoever runs it to correct this: {detail}"
+        else:
+            detail = f"{type(error).__name__}: {detail} - a fault of Shipmate's own: report it, with the log"
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(int(getattr(error, "after_seconds", None) or 2))
     if status is HTTPStatus.UNAUTHORIZED:

@@ -4,6 +4,7 @@ ShipmateError
 ├── Invalid         what came in is wrong and stays wrong: tell the sender what was expected; no retry
 │   ├── Rejected    a published half or a candidate cannot be released: record the reason code and go on without it
 │   └── Reused      an idempotency key came again with another command: choose a key of its own for each
+├── Misconfigured   a setting, the targets file or what they name is wrong: whoever runs Shipmate corrects it; try again
 ├── NotFound        the thing named does not exist (any more)
 ├── NotAllowed      the caller, or Shipmate's own identity, may not do this
 │   └── NotSignedIn nobody knows who the caller is: sign in
@@ -40,6 +41,13 @@ class Rejected(Invalid):
 
 class Reused(Invalid):
     """An idempotency key was used before, for something else."""
+
+
+class Misconfigured(ShipmateError):
+    """What Shipmate was set up with is wrong: a setting, the targets file, or the cluster or Deployment they name.
+
+    The text names what to correct. Whoever asked did nothing wrong, and the same request succeeds after that.
+    """
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from shipmate.core.ledger import (
 from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.core.retention import retention
 from shipmate.core.targets import Target
-from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
+from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Ledgers, Queue, Reading
 from shipmate.stages.build import build
@@ -226,7 +226,7 @@ class Pipeline:
             if release is None:
                 raise
             return self._rejected(release, name, error)
-        except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict, Invalid) as error:
+        except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict, Invalid, Misconfigured) as error:
             attempt = release.stage_attempt if release is not None else attempt
             asked = error.after_seconds if isinstance(error, Retryable) else None
             seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))

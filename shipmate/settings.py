@@ -1,7 +1,7 @@
 """The settings of the Function App, and the targets file. Read once, by `shipmate.wiring`; checked whole.
 
-Settings come from the environment (Azure: application settings; local: `local.settings.json`). A mistake raises Invalid
-with the key and what it should be.
+Settings come from the environment (Azure: application settings; local: `local.settings.json`). A mistake raises
+Misconfigured with the key and what it should be.
 """
 
 import re
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shipmate.core.targets import Target, TargetsFile
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 
 APP_FOLDER = Path(__file__).parents[1]
 """Where function_app.py and host.json are: what a relative path in a setting begins at."""
@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Return the settings of an environment; raise Invalid for what is missing or wrong."""
+    """Return the settings of an environment; raise Misconfigured for what is missing or wrong."""
     storage = _needed(
         environment, "SHIPMATE_STORAGE", "a storage connection string or https://<account>.blob.core.windows.net"
     )
@@ -67,50 +67,50 @@ def is_sign_in_on(environment: Mapping[str, str]) -> bool:
 
 
 def read_targets(path: Path) -> dict[str, Target]:
-    """Return the targets of a file by name; raise Invalid with the key that is wrong and what it should be."""
+    """Return the targets of a file by name; raise Misconfigured with the key that is wrong and what it should be."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Invalid(
+        raise Misconfigured(
             f"SHIPMATE_TARGETS is {str(path)!r}: {error.strerror}; it should be the path of the targets file, "
             "absolute or relative to host.json"
         ) from error
-    return parse_targets(data, path.name)
+    return parse_targets(data, f"{path.name} (SHIPMATE_TARGETS)")
 
 
 def parse_targets(data: bytes, name: str) -> dict[str, Target]:
-    """Return the targets of a YAML text by name; raise Invalid with the key that is wrong and what it should be."""
+    """Return a YAML text's targets by name; raise Misconfigured with the key that is wrong and what it should be."""
     try:
         targets = msgspec.yaml.decode(data, type=TargetsFile).targets
     except msgspec.ValidationError as error:
-        raise Invalid(f"{name}: {error}") from error
+        raise Misconfigured(f"{name}: {error}") from error
     except ValueError as error:  # DecodeError is one; a date that no calendar has is a bare one
-        raise Invalid(f"{name} is no YAML: {error}") from error
+        raise Misconfigured(f"{name} is no YAML: {error}") from error
     found: dict[str, Target] = {}
     for index, target in enumerate(targets):
         if target.name in found:
-            raise Invalid(f"{name}: two targets are called {target.name!r} - at `$.targets[{index}].name`")
+            raise Misconfigured(f"{name}: two targets are called {target.name!r} - at `$.targets[{index}].name`")
         if any(target.app.repository == other.release.repository for other in targets):
-            raise Invalid(
+            raise Misconfigured(
                 f"{name}: {target.app.repository!r} is an app repository and a release repository at once; "
                 f"releases need a repository of their own - at `$.targets[{index}].release.repository`"
             )
         for other in found.values():
             place = (target.deployment.namespace, target.deployment.name)
             if place == (other.deployment.namespace, other.deployment.name):
-                raise Invalid(
+                raise Misconfigured(
                     f"{name}: {other.name!r} and {target.name!r} both own the Deployment {'/'.join(place)}; "
                     f"a Deployment belongs to one target - at `$.targets[{index}].deployment.name`"
                 )
             shared = target.release.repository == other.release.repository
             if shared and target.app.repository != other.app.repository:
-                raise Invalid(
+                raise Misconfigured(
                     f"{name}: {other.name!r} and {target.name!r} share a release repository but no app repository; "
                     "a release image names the repository of its app, so give each a release repository of its own - "
                     f"at `$.targets[{index}].release.repository`"
                 )
         if not {"?", "#"}.isdisjoint(target.public_url):
-            raise Invalid(
+            raise Misconfigured(
                 f"{name}: {target.public_url!r} has a query or fragment; /score and /version are asked below it, "
                 f"so give scheme, host and path - at `$.targets[{index}].public_url`"
             )
@@ -121,7 +121,7 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
 def _needed(environment: Mapping[str, str], key: str, what: str) -> str:
     value = environment.get(key, "").strip()
     if not value:
-        raise Invalid(f"the setting {key} is missing: expected {what}")
+        raise Misconfigured(f"the setting {key} is missing: expected {what}")
     return value
 
 
@@ -130,7 +130,9 @@ def _path(key: str, text: str) -> Path:
     try:
         return APP_FOLDER / Path(text).expanduser()
     except RuntimeError as error:
-        raise Invalid(f"the setting {key} is {text!r}, and there is no such home directory: write it out") from error
+        raise Misconfigured(
+            f"the setting {key} is {text!r}, and there is no such home directory: write it out"
+        ) from error
 
 
 def _registry(text: str) -> tuple[str, str]:
@@ -140,16 +142,18 @@ def _registry(text: str) -> tuple[str, str]:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: {error}; expected <name>.azurecr.io") from error
+        raise Misconfigured(f"SHIPMATE_REGISTRY is {text!r}: {error}; expected <name>.azurecr.io") from error
     if not host or parts.scheme not in ("http", "https") or url.rstrip("/") != f"{parts.scheme}://{parts.netloc}":
-        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: expected a login server such as <name>.azurecr.io")
+        raise Misconfigured(f"SHIPMATE_REGISTRY is {text!r}: expected a login server such as <name>.azurecr.io")
     if "@" in parts.netloc:
-        raise Invalid("SHIPMATE_REGISTRY holds a user name: expected a login server alone, such as <name>.azurecr.io")
+        raise Misconfigured(
+            "SHIPMATE_REGISTRY holds a user name: expected a login server alone, such as <name>.azurecr.io"
+        )
     if parts.scheme == "https":
         # a registry's name has no dash: what follows one is the domain name label of its login server
         return url.rstrip("/"), re.split("[.-]", host)[0]
     if host not in ("127.0.0.1", "localhost", "::1"):
-        raise Invalid(f"SHIPMATE_REGISTRY is {text!r}: plain http is for registries on this machine only")
+        raise Misconfigured(f"SHIPMATE_REGISTRY is {text!r}: plain http is for registries on this machine only")
     return url.rstrip("/"), "local"
 
 
@@ -160,7 +164,7 @@ def _seconds(environment: Mapping[str, str], key: str, default: float) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 86_400:
-        raise Invalid(f"the setting {key} is {text!r}: expected seconds, more than 0 and less than a day")
+        raise Misconfigured(f"the setting {key} is {text!r}: expected seconds, more than 0 and less than a day")
     return seconds
 
 
@@ -171,7 +175,7 @@ def _account(storage: str) -> str:
         return url[1]
     account = dict(item.partition("=")[::2] for item in storage.split(";")).get("AccountName")
     if not account:
-        raise Invalid(
+        raise Misconfigured(
             "the setting SHIPMATE_STORAGE is neither https://<account>.blob.core.windows.net "
             "nor a connection string with AccountName"
         )
@@ -184,6 +188,6 @@ def _queue_url(environment: Mapping[str, str], storage: str) -> str:
         return f"https://{account}.queue.core.windows.net"
     if not storage.startswith("http"):
         return storage
-    raise Invalid(
+    raise Misconfigured(
         "the setting AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing: it names the queue's account"
     )

@@ -36,7 +36,7 @@ the SDKs begin with 15 s, and Event Grid waits for 30 s in all."""
 
 
 def pipeline() -> Pipeline:
-    """Return a pipeline for one invocation. Raises Invalid if the settings or the targets file are wrong."""
+    """Return a pipeline for one invocation. Raises Misconfigured if the settings or the targets file are wrong."""
     shared = _shared()
     instance = (os.environ.get("WEBSITE_INSTANCE_ID") or f"pid{os.getpid()}")[:12]
     worker = f"{instance}-{shared.context.clock.new_id()[:8]}"
@@ -44,13 +44,13 @@ def pipeline() -> Pipeline:
 
 
 def commands() -> Commands:
-    """Return the commands for one invocation. Raises Invalid if the settings or the targets file are wrong."""
+    """Return the commands for one invocation. Raises Misconfigured if the settings or the targets file are wrong."""
     return Commands(pipeline())
 
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process. Raises Invalid if they are wrong."""
+    """Return the settings of this process. Raises Misconfigured if they are wrong."""
     return read_settings(os.environ)
 
 
@@ -62,7 +62,7 @@ def _shared() -> Pipeline:
 def compose(settings: Settings) -> Pipeline:
     """Return a pipeline over the real ports that some settings name. Nothing is connected before it is used.
 
-    Raises Invalid if the targets file or a kubeconfig is wrong.
+    Raises Misconfigured if the targets file or a kubeconfig is wrong.
     """
     service = blob_service(settings.storage)
     host = settings.registry.partition("://")[2]

@@ -9,7 +9,7 @@ from shipmate.core.fence import raise_fence_patch
 from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
-from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from shipmate.errors import Conflict, Invalid, Misconfigured, NotFound, Retryable
 from tests.fakes.ledgers import Fault
 from tests.world import TARGET, World, released
 
@@ -567,7 +567,7 @@ def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
 
 def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish():
     world = released()
-    world.cluster.fail("create_gate_pod", Invalid("Deployment vision/vision has no container 'app'"))
+    world.cluster.fail("create_gate_pod", Misconfigured("Deployment vision/vision has no container 'app'"))
     world.ship(world.publish_model("1.1"))
     assert phases(world)[-1] == ("r-2", "live")
     assert "has no container 'app'" in world.story()

@@ -11,7 +11,7 @@ import yaml
 
 from localcloud.config import Cloud
 from shipmate.core.targets import Target
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 from shipmate.settings import parse_targets, read_settings, read_targets
 from tools.targets_schema import SCHEMA, targets_schema
 
@@ -127,7 +127,7 @@ def test_the_targets_file_beside_host_json_is_packaged() -> None:
     ],
 )
 def test_a_mistake_names_the_key_and_what_it_should_be(key: str, value: str, words: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(Misconfigured) as caught:
         read_settings({**LOCAL, key: value})
     assert key in str(caught.value)
     assert words in str(caught.value)
@@ -136,7 +136,7 @@ def test_a_mistake_names_the_key_and_what_it_should_be(key: str, value: str, wor
 
 def test_the_queue_needs_an_account_where_storage_is_a_url() -> None:
     without = {key: value for key, value in AZURE.items() if not key.startswith("AzureWebJobs")}
-    with pytest.raises(Invalid, match="AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing"):
+    with pytest.raises(Misconfigured, match="AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing"):
         read_settings(without)
 
 
@@ -189,7 +189,7 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
     words = (
         "SHIPMATE_TARGETS is .*: No such file or directory; it should be the path of the targets file, absolute or rel"
     )
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(Misconfigured, match=words):
         read_targets(tmp_path / "none.yaml")
 
 
@@ -263,7 +263,7 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_targets_file_names_the_key(data: bytes, words: str) -> None:
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(Misconfigured) as caught:
         parse_targets(data, "t.yaml")
     assert str(caught.value).startswith("t.yaml")
     assert words in str(caught.value)
@@ -289,7 +289,7 @@ def test_the_schema_and_the_reader_agree(changes: dict[str, Any], valid: bool) -
     assert checker.is_valid(data) is valid
     try:
         parse_targets(yaml.safe_dump(data).encode(), "t.yaml")
-    except Invalid:
+    except Misconfigured:
         assert not valid
     else:
         assert valid

@@ -19,7 +19,7 @@ from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
 from shipmate.edge.registry import Registry
 from shipmate.edge.registry_locks import AzureImageLocks
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 from shipmate.settings import read_settings
 from shipmate.wiring import compose
 
@@ -99,5 +99,5 @@ def test_a_pipeline_is_composed_without_asking_anybody(
 
 
 def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="names no cluster: expected kubeconfig:"):
+    with pytest.raises(Misconfigured, match="names no cluster: expected kubeconfig:"):
         compose(read_settings({**local(tmp_path), "SHIPMATE_CLUSTER": "aks:"}))

@@ -64,8 +64,8 @@ def fence_patch(
 ) -> list[Operation]:
     """Return the patch that brings a release to a Deployment and raises its fence, or changes nothing.
 
-    `image` is a reference by digest. Raises Invalid for a fence that does not rise, an image without a digest or an
-    unknown container.
+    `image` is a reference by digest. Raises Invalid for a fence that does not rise and an image without a digest,
+    Misconfigured for an unknown container.
     """
     _must_rise(expected_fence, new_fence)
     if "@sha256:" not in image:

@@ -8,7 +8,7 @@ import hashlib
 
 from shipmate.core.refs import PairKey
 from shipmate.core.views import PAIR, RELEASE, DeploymentView, Object
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 
 GATE = "shipmate.dev/gate"
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -41,11 +41,12 @@ def gate_pod(
     """Return the manifest of the pod in which a candidate is asked its golden questions.
 
     It is the Deployment's own template, so that what is gated is what would run, with labels that no Service and no
-    controller selects, and an end of its own. Raises Invalid if the Deployment's selector would match it all the same.
+    controller selects, and an end of its own. Raises Misconfigured if the Deployment's selector would match it all the
+    same.
     """
     labels = {**GATE_LABELS, GATE: pair[:12]}
     if all(labels.get(key) == value for key, value in deployment.match_labels.items()):
-        raise Invalid(
+        raise Misconfigured(
             f"Deployment {deployment.namespace}/{deployment.name} selects its pods by "
             f"{deployment.selector or 'no label of its own'}, which a gate's pod carries too: let its "
             "selector.matchLabels name a label of the application"

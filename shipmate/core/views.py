@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from shipmate.core.refs import Digest
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 
 FENCE = "shipmate.dev/fence"
 PAIR = "shipmate.dev/pair"
@@ -88,10 +88,10 @@ class DeploymentView(msgspec.Struct, frozen=True):
         return ",".join(f"{key}={value}" for key, value in sorted(self.match_labels.items()))
 
     def index_of(self, container: str) -> int:
-        """Return the place of a container in the template; raise Invalid if there is none of that name."""
+        """Return the place of a container in the template; raise Misconfigured if there is none of that name."""
         names = [each.name for each in self.containers]
         if container not in names:
-            raise Invalid(
+            raise Misconfigured(
                 f"Deployment {self.namespace}/{self.name} has no container {container!r}, only {', '.join(names)}: "
                 "correct deployment.container in the targets file"
             )
@@ -142,11 +142,11 @@ class PodView(msgspec.Struct, frozen=True):
 
 
 def parse_fence(text: str | None) -> int | None:
-    """Return the number in a fence annotation; raise Invalid if it is something else."""
+    """Return the number in a fence annotation; raise Misconfigured if it is something else."""
     if text is None:
         return None
     if not _FENCE.fullmatch(text):
-        raise Invalid(
+        raise Misconfigured(
             f"the annotation {FENCE} says {text!r}, which is no fence: somebody else wrote it. Remove it, and Shipmate "
             "adopts the Deployment again"
         )

@@ -26,7 +26,7 @@ from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
 from shipmate.core.fence import Operation
 from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
-from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
+from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 
 CONNECTIONS = 32
 """As many as a Functions worker may have threads: each watches a rollout of its own."""
@@ -79,10 +79,10 @@ class Cluster:
     ) -> Self:
         """Return the cluster that a setting names.
 
-        `kubeconfig:<path>#<context>`, `in-cluster`, or `aks:<resource id>`, which needs a credential. Raises Invalid
-        for another form, a file that cannot be read and a context that is not in it. Azure is asked where an AKS
-        cluster is when it is used first: without Azure Resource Manager, events are taken in all the same. `registry`
-        is the login server that image references name, as the cluster's nodes pull them.
+        `kubeconfig:<path>#<context>`, `in-cluster`, or `aks:<resource id>`, which needs a credential. Raises
+        Misconfigured for another form, a file that cannot be read and a context that is not in it. Azure is asked where
+        an AKS cluster is when it is used first: without Azure Resource Manager, events are taken in all the same.
+        `registry` is the login server that image references name, as the cluster's nodes pull them.
         """
         kind, _, rest = setting.partition(":")
         if kind == "aks" and rest and credential is not None:
@@ -92,9 +92,9 @@ class Cluster:
         elif setting == "in-cluster":
             configuration = _from_pod()
         else:
-            raise Invalid(
-                f"{setting!r} names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:<resource id> "
-                "(with a credential)"
+            raise Misconfigured(
+                f"SHIPMATE_CLUSTER is {setting!r}, which names no cluster: expected kubeconfig:<path>#<context>, "
+                "in-cluster or aks:<resource id> (with a credential)"
             )
         return cls(lambda: configuration, registry=registry, timeout_seconds=timeout_seconds)
 
@@ -341,16 +341,19 @@ def _from_kubeconfig(place: str) -> Configuration:
     try:
         path = str(Path(path).expanduser())
     except RuntimeError as error:
-        raise Invalid(f"SHIPMATE_CLUSTER names {path}, and there is no such home directory: write it out") from error
+        raise Misconfigured(
+            f"SHIPMATE_CLUSTER names {path}, and there is no such home directory: write it out"
+        ) from error
     if not Path(path).is_file():
-        raise Invalid(f"there is no kubeconfig at {path}: correct SHIPMATE_CLUSTER, or start the cluster")
+        raise Misconfigured(f"there is no kubeconfig at {path}: correct SHIPMATE_CLUSTER, or start the cluster")
     configuration = Configuration()
     try:
         config.load_kube_config(
             config_file=path, context=context or None, client_configuration=configuration, persist_config=False
         )
     except config.ConfigException as error:
-        raise Invalid(f"the kubeconfig {path} cannot be used with context {context!r}: {error}") from error
+        words = f"the kubeconfig {path} cannot be used with context {context!r}: {error}; correct SHIPMATE_CLUSTER"
+        raise Misconfigured(words) from error
     return configuration
 
 
@@ -359,7 +362,9 @@ def _from_pod() -> Configuration:
     try:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:
-        raise Invalid(f"this is no pod with a service account: {error}") from error
+        raise Misconfigured(
+            f"SHIPMATE_CLUSTER is in-cluster, and this is no pod with a service account: {error}"
+        ) from error
     return configuration
 
 
@@ -373,7 +378,7 @@ def aks_configuration(
     """Return how to reach an AKS cluster with Entra ID: its address and CA from Azure Resource Manager, our own token.
 
     The user in the credentials that Resource Manager gives is dropped: it calls a program (kubelogin). Tokens are
-    renewed five minutes before they end. Raises NotAllowed, Retryable, and Invalid if there is no such cluster:
+    renewed five minutes before they end. Raises NotAllowed, Retryable, and Misconfigured if there is no such cluster:
     NotFound would say to the caller that what it asked the cluster for is not there.
     """
     cluster = _aks_cluster(resource_id, credential, resource_manager)
@@ -425,16 +430,16 @@ def _aks_cluster(resource_id: str, credential: Credential, resource_manager: str
         cluster: dict[str, str] = kubeconfig["clusters"][0]["cluster"]
         return {key: cluster[key] for key in ("server", "certificate-authority-data")}
     except (ValueError, LookupError, TypeError, yaml.YAMLError) as error:
-        raise Invalid(f"Azure Resource Manager gave no usable credentials of {resource_id}: {error!r}") from error
+        raise Misconfigured(
+            f"Azure Resource Manager gave no usable credentials of {resource_id}: {error!r}; correct SHIPMATE_CLUSTER"
+        ) from error
 
 
 def _resource_manager_error(reply: httpx.Response, resource_id: str) -> ShipmateError:
     message = f"Azure Resource Manager answered {reply.status_code} about {resource_id}: {reply.text[:300]}"
-    if reply.status_code == 404:
-        return Invalid(f"{message}; correct SHIPMATE_CLUSTER")
     if reply.status_code in (401, 403):
         return NotAllowed(f"{message}; give the identity the role Azure Kubernetes Service Cluster User Role")
     if reply.status_code == 429 or reply.status_code >= 500:
         after = reply.headers.get("retry-after", "")
         return Retryable(message, after_seconds=float(after) if after.isdigit() else None)
-    return Invalid(message)
+    return Misconfigured(f"{message}; correct SHIPMATE_CLUSTER")

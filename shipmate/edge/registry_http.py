@@ -21,7 +21,7 @@ from shipmate.edge.registry_auth import (
     retry_after_seconds,
     same_origin,
 )
-from shipmate.errors import Invalid, NotAllowed, NotFound, Rejected, Retryable, ShipmateError
+from shipmate.errors import Misconfigured, NotAllowed, NotFound, Rejected, Retryable, ShipmateError
 
 type Credentials = Anonymous | Password | TokenCredential
 
@@ -236,11 +236,11 @@ def _base(url: str) -> httpx.URL:
     try:
         base = httpx.URL(url if "://" in url else f"https://{url}")
     except httpx.InvalidURL as error:
-        raise Invalid(f"{url!r} is no registry: {error}") from error
+        raise Misconfigured(f"{url!r} is no registry: {error}") from error
     if not base.host or base.scheme not in ("http", "https") or base.path != "/":
-        raise Invalid(f"{url!r} is no registry: expected a login server such as <name>.azurecr.io")
+        raise Misconfigured(f"{url!r} is no registry: expected a login server such as <name>.azurecr.io")
     if base.scheme == "http" and not is_loopback(base):
-        raise Invalid(f"{url!r} is plain http: that is for registries on this machine only, use https")
+        raise Misconfigured(f"{url!r} is plain http: that is for registries on this machine only, use https")
     return base
 
 

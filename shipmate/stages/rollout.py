@@ -26,14 +26,17 @@ def image_reference(release: Release, target: Target, cluster: Cluster) -> str:
 
 
 def fence_in_cluster(target: Target, cluster: Cluster) -> int:
-    """Return the fence that the Deployment carries, 0 before Shipmate adopted it. Raises NotFound, Retryable."""
+    """Return the fence that the Deployment carries, 0 before Shipmate adopted it.
+
+    Raises NotFound, Retryable, Misconfigured.
+    """
     return cluster.deployment(target.deployment.namespace, target.deployment.name).fence or 0
 
 
 def roll_out(release: Release, target: Target, state: State, context: Context) -> RolledOut | Failed | Held | Intended:
     """Return what became of an intended release; `Intended` again where it needs a higher fence.
 
-    Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid.
+    Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured.
     """
     where, cluster, clock = target.deployment, context.cluster, context.clock
     restore(release, target, state, context)

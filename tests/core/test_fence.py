@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.views import Object, parse_fence, view_deployment
-from shipmate.errors import Invalid
+from shipmate.errors import Invalid, Misconfigured, ShipmateError
 from tests.core.cluster_objects import IMAGE, PAIR, manifest, view
 
 
@@ -102,19 +102,23 @@ def test_every_fence_is_read_as_it_is_written(fence: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "007", "1.0", "1" * 20, " 1"])
 def test_a_fence_that_somebody_else_wrote_is_refused_with_a_way_out(text: str) -> None:
-    with pytest.raises(Invalid, match=r"which is no fence: somebody else wrote it\. Remove it, and"):
+    with pytest.raises(Misconfigured, match=r"which is no fence: somebody else wrote it\. Remove it, and"):
         parse_fence(text)
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "error", "words"),
     [
-        ({"new_fence": 4}, "the fence must rise: 4 does not outrank 4"),
-        ({"image": "registry.test/vision:main"}, "'registry.test/vision:main' names no digest"),
-        ({"container": "web"}, "vision/vision has no container 'web', only proxy, app: correct deployment.container"),
+        ({"new_fence": 4}, Invalid, "the fence must rise: 4 does not outrank 4"),
+        ({"image": "registry.test/vision:main"}, Invalid, "'registry.test/vision:main' names no digest"),
+        (
+            {"container": "web"},
+            Misconfigured,
+            "vision/vision has no container 'web', only proxy, app: correct deployment.container",
+        ),
     ],
 )
-def test_patches_that_must_not_be_made(changes: dict[str, Any], words: str) -> None:
+def test_patches_that_must_not_be_made(changes: dict[str, Any], error: type[ShipmateError], words: str) -> None:
     wanted: dict[str, Any] = {"expected_fence": 4, "new_fence": 5, "container": "app", "image": IMAGE, **changes}
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(error, match=words):
         fence_patch(view(), pair=PAIR, release="r-2", **wanted)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.views import Object
-from shipmate.errors import Invalid
+from shipmate.errors import Misconfigured
 from tests.core.cluster_objects import IMAGE, PAIR, view
 
 
@@ -54,7 +54,9 @@ def test_the_gates_pod_is_the_deployments_template_outside_its_selector() -> Non
 )
 def test_a_selector_that_would_take_the_gates_pod_is_refused(selector: Object, words: str) -> None:
     deployment = view(spec={"selector": selector})
-    with pytest.raises(Invalid, match=f"{words}, which a gate's pod carries too: let its selector.matchLabels name"):
+    with pytest.raises(
+        Misconfigured, match=f"{words}, which a gate's pod carries too: let its selector.matchLabels name"
+    ):
         gate_pod(deployment, name="g", container="app", image=IMAGE, pair=PAIR)
 
 

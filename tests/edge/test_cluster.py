@@ -18,7 +18,7 @@ from kubernetes.client import Configuration
 
 from shipmate.core.answers import LONGEST_REPLY
 from shipmate.edge.cluster import AKS_SCOPE, Cluster, aks_configuration
-from shipmate.errors import Ambiguous, Conflict, Invalid, NotAllowed, NotFound, Retryable, ShipmateError
+from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 
 RESOURCE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
 PATCH: list[dict[str, Any]] = [{"op": "test", "path": "/a", "value": 1}]
@@ -239,15 +239,17 @@ def test_names_cannot_leave_their_place_in_a_path(server: Server, cluster: Clust
 
 @pytest.mark.parametrize("setting", ["", "kubeconfig:", "aks:", f"aks:{RESOURCE}", "https://x", "in-cluster:x"])
 def test_a_setting_that_names_no_cluster_is_told_what_it_should_be(setting: str) -> None:
-    with pytest.raises(Invalid, match=r"names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:"):
+    with pytest.raises(
+        Misconfigured, match=r"names no cluster: expected kubeconfig:<path>#<context>, in-cluster or aks:"
+    ):
         Cluster.connect(setting, registry="r")
 
 
 def test_a_kubeconfig_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match=r"there is no kubeconfig at .*/none: correct SHIPMATE_CLUSTER"):
+    with pytest.raises(Misconfigured, match=r"there is no kubeconfig at .*/none: correct SHIPMATE_CLUSTER"):
         Cluster.connect(f"kubeconfig:{tmp_path}/none#x", registry="r")
     setting = kubeconfig(tmp_path, "http://127.0.0.1:9").replace("#here", "#there")
-    with pytest.raises(Invalid, match=r"cannot be used with context 'there'"):
+    with pytest.raises(Misconfigured, match=r"cannot be used with context 'there': .*; correct SHIPMATE_CLUSTER"):
         Cluster.connect(setting, registry="r")
 
 
@@ -257,13 +259,15 @@ def test_a_kubeconfig_may_be_at_home(tmp_path: Path, server: Server, monkeypatch
     server.body = b'{"items": []}'
     with connected("kubeconfig:~/kubeconfig#here") as cluster:
         assert cluster.pods("n", "a=b") == ()
-    with pytest.raises(Invalid, match=r"SHIPMATE_CLUSTER names ~nobody-here/x, and there is no such home directory"):
+    with pytest.raises(
+        Misconfigured, match=r"SHIPMATE_CLUSTER names ~nobody-here/x, and there is no such home directory"
+    ):
         Cluster.connect("kubeconfig:~nobody-here/x", registry="r")
 
 
 def test_outside_a_pod_there_is_no_service_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(Invalid, match="this is no pod with a service account"):
+    with pytest.raises(Misconfigured, match="this is no pod with a service account"):
         Cluster.connect("in-cluster", registry="r")
 
 
@@ -328,8 +332,8 @@ def test_aks_is_reached_with_a_token_of_our_own_that_is_renewed_in_time(server: 
     ("status", "error", "words"),
     [
         (403, NotAllowed, "give the identity the role Azure Kubernetes Service Cluster User Role"),
-        (404, Invalid, "correct SHIPMATE_CLUSTER"),
-        (400, Invalid, "answered 400 about"),
+        (404, Misconfigured, "correct SHIPMATE_CLUSTER"),
+        (400, Misconfigured, "answered 400 about .*; correct SHIPMATE_CLUSTER"),
         (429, Retryable, "answered 429 about"),
         (503, Retryable, "answered 503 about"),
     ],
@@ -348,7 +352,7 @@ def test_azure_resource_managers_troubles_name_the_next_move(
 )
 def test_credentials_of_another_shape_are_refused(server: Server, body: bytes) -> None:
     server.body = body
-    with pytest.raises(Invalid, match="gave no usable credentials of"):
+    with pytest.raises(Misconfigured, match="gave no usable credentials of"):
         aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url)
 
 

@@ -17,7 +17,7 @@ from shipmate.core.manifest import ModelFile
 from shipmate.core.refs import Digest, digest_of
 from shipmate.edge import registry_upload
 from shipmate.edge.registry import Registry
-from shipmate.errors import Invalid, NotAllowed, Rejected, Retryable
+from shipmate.errors import Misconfigured, NotAllowed, Rejected, Retryable
 from shipmate.ports import Copied
 from shipmate.stages.graft import InMemory
 from tests.fakes.app_images import AppImage
@@ -429,7 +429,7 @@ def test_tags_are_listed_page_by_page(failing_registry: Failing, repository: str
     ],
 )
 def test_an_address_that_is_no_registrys(url: str, words: str) -> None:
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(Misconfigured, match=words):
         Registry(url)
 
 

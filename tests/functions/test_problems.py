@@ -14,6 +14,7 @@ from shipmate.errors import (
     Ambiguous,
     Conflict,
     Invalid,
+    Misconfigured,
     NotAllowed,
     NotFound,
     NotSignedIn,
@@ -74,6 +75,17 @@ def test_a_fault_of_shipmates_own_is_told_and_logged(error: ShipmateError, caplo
     assert found["title"] == "Internal Server Error"
     name = type(error).__name__
     assert found["detail"] == f"{name}: built after live - a fault of Shipmate's own: report it, with the log"
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[0].exc_info[1] is error
+
+
+def test_what_is_set_up_wrongly_is_no_fault_of_who_asks_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    error = Misconfigured("the setting SHIPMATE_REGISTRY is missing")
+    reply = problem(error)
+    assert reply.status_code == 500
+    assert json.loads(reply.get_body())["detail"] == (
+        "Shipmate is set up wrongly; ask whoever runs it to correct this: the setting SHIPMATE_REGISTRY is missing"
+    )
     assert caplog.records[0].exc_info is not None
     assert caplog.records[0].exc_info[1] is error
 
