@@ -32,7 +32,7 @@ from shipmate.core.ledger import (
     Waiting,
 )
 from shipmate.core.refs import Digest, digest_of, hex_of
-from shipmate.core.retention import retention
+from shipmate.core.retention import Retention, retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
@@ -51,8 +51,6 @@ A target's name cannot begin so."""
 SHORT_WAIT_SECONDS = 2.0
 """Waits up to this long are waited for in place; a message for them would come later than they end."""
 LONGEST_RETRY_SECONDS = 60.0
-KEEP_TRYING = timedelta(minutes=10)
-"""For so long after a release went live the sweep, too, sees to it that the registry keeps its image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +64,7 @@ class Pipeline:
     context: Context
     stalled_seconds: float = 60.0
     turn_seconds: float = 240.0  # how long one call of advance() goes on before it hands over to the next
+    kept: dict[str, Retention] = dataclasses.field(default_factory=dict)  # by target: what this process had locked
 
     # -- event and intake
 
@@ -280,7 +279,7 @@ class Pipeline:
     def sweep(self) -> dict[str, int]:
         """Repair what no event told us, for every target; return how many publications were found for each.
 
-        Trouble with one target does not keep the others waiting: it is raised when all had their turn.
+        Trouble with one target does not keep the others waiting: all of it is raised when all had their turn.
         """
         repaired: dict[str, int] = {}
         troubles: list[ShipmateError] = []
@@ -290,6 +289,9 @@ class Pipeline:
                     repaired[name] = repaired.get(name, 0) + part(target)
                 except ShipmateError as error:
                     troubles.append(error)
+        if len(troubles) > 1:
+            words = dict.fromkeys(str(trouble) for trouble in troubles)
+            raise ShipmateError("; ".join(words)) from troubles[0]
         if troubles:
             raise troubles[0]
         return repaired
@@ -324,15 +326,15 @@ class Pipeline:
         return 0
 
     def _keep_images(self, target: Target) -> int:
-        """Have the registry keep what is live and what one may go back to, for a while after a release went live."""
+        """Have the registry keep what is live and what one may go back to, until it did so once for this process."""
         locks = self.context.locks
         if locks is None:
             return 0
         state = self.ledgers.read(target.name).state
-        live = state.serving
-        if live is not None and self.context.clock.now() - live.moved_at < KEEP_TRYING:
-            wanted, repository = retention(state), target.release.repository
-            locks.lock(repository, wanted.keep, wanted.let_go - self._kept_for_others(target))
+        wanted = retention(state)
+        if wanted.keep and self.kept.get(target.name) != wanted:
+            locks.lock(target.release.repository, wanted.keep, wanted.let_go - self._kept_for_others(target))
+            self.kept[target.name] = wanted
         return 0
 
     def _kept_for_others(self, target: Target) -> frozenset[Digest]:

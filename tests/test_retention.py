@@ -2,15 +2,14 @@
 
 import dataclasses
 from collections.abc import Collection
-from datetime import timedelta
 
 import msgspec
 import pytest
 
 from shipmate.core.refs import Digest
-from shipmate.core.retention import KEPT_RELEASES, retention
+from shipmate.core.retention import KEPT_RELEASES, Retention, retention
 from shipmate.core.targets import AppSource, ModelSource, ReleaseRepository, Target
-from shipmate.errors import NotAllowed
+from shipmate.errors import NotAllowed, Retryable, ShipmateError
 from shipmate.pipeline import Pipeline
 from tests.fakes.histories import Story
 from tests.world import TARGET, World
@@ -39,12 +38,13 @@ class Keeping(World):
         super().__init__()
         self.locks = Locks()
         self.others: tuple[Target, ...] = ()
+        self.kept: dict[str, Retention] = {}  # of the one process there is
 
     def pipeline(self, worker: str = "worker-1") -> Pipeline:
         plain = super().pipeline(worker)
         targets = {**plain.targets, **{other.name: other for other in self.others}}
         context = dataclasses.replace(plain.context, locks=self.locks)
-        return dataclasses.replace(plain, targets=targets, context=context)
+        return dataclasses.replace(plain, targets=targets, context=context, kept=self.kept)
 
     def release(self, version: str) -> Digest:
         """Publish a model, and return the image of its release."""
@@ -87,19 +87,37 @@ def test_what_is_rejected_is_not_kept(world: Keeping) -> None:
     assert world.locks.locked == {"vision": {live}}
 
 
-def test_a_lock_that_failed_keeps_no_release_from_users_and_is_tried_again_for_a_while(world: Keeping) -> None:
+def test_a_lock_that_failed_keeps_no_release_from_users_and_is_tried_at_each_sweep_until_it_worked(
+    world: Keeping,
+) -> None:
     world.locks.refused = True
     live = world.release("1.0")
     assert world.state.releases[-1].phase == "live"
-    with pytest.raises(NotAllowed, match="no right to it"):
-        world.pipeline().sweep()
+    for _ in range(3):
+        world.clock.sleep(3600)
+        with pytest.raises(NotAllowed, match="no right to it"):
+            world.pipeline().sweep()
     world.locks.refused = False
     world.pipeline().sweep()
     assert world.locks.locked == {"vision": {live}}
     asked = world.locks.asked
-    world.clock.advance_to(world.clock.now() + timedelta(hours=1))
     world.pipeline().sweep()
-    assert world.locks.asked == asked, "the registry is not asked every minute for ever"
+    assert world.locks.asked == asked, "the registry is not asked for ever"
+
+
+def test_a_new_process_asks_once_more(world: Keeping) -> None:
+    live = world.release("1.0")
+    world.kept, world.locks.locked = {}, {}  # somebody may have taken the locks away meanwhile
+    world.pipeline().sweep()
+    assert world.locks.locked == {"vision": {live}}
+
+
+def test_a_sweep_tells_of_each_trouble_it_had(world: Keeping) -> None:
+    world.locks.refused = True
+    world.release("1.0")
+    world.cluster.fail("pods", Retryable("the API server is away"))
+    with pytest.raises(ShipmateError, match=r"^the API server is away; no right to it$"):
+        world.pipeline().sweep()
 
 
 def test_an_image_that_came_back_counts_once_and_as_the_newest() -> None:

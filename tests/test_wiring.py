@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from localcloud.config import Cloud
+from shipmate import wiring
 from shipmate.core.intake import Sources
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.clock import SystemClock
@@ -96,6 +97,16 @@ def test_a_pipeline_is_composed_without_asking_anybody(
     assert isinstance(context.locks, AzureImageLocks) is registry.endswith(".azurecr.io")
     context.cluster.close()
     context.registry.close()
+
+
+def test_invocations_are_workers_of_their_own_and_remember_together_which_images_are_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = compose(read_settings(local(tmp_path)))
+    monkeypatch.setattr(wiring, "_shared", lambda: composed)
+    one, other = wiring.pipeline(), wiring.pipeline()
+    assert one.context.worker != other.context.worker
+    assert one.kept is other.kept
 
 
 def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:
