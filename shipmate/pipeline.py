@@ -15,7 +15,6 @@ from shipmate.core import plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fold import examined
 from shipmate.core.ledger import (
-    STEPS,
     AnyEntry,
     Errored,
     Failed,
@@ -240,7 +239,8 @@ class Pipeline:
 
     def _rejected(self, release: Release, stage: str, error: RejectedError) -> Rejected | Failed:
         """Return the entry for a half that cannot be read or built: it is withdrawn, and nothing is quarantined."""
-        if release.is_rollback or release.phase not in STEPS["rejected"]:
+        is_lost = release.phase is Phase.INTENDED and error.half is not None  # before users met it: see `roll_out`
+        if release.is_rollback or not (is_lost or release.phase in (Phase.PLANNED, Phase.BUILT)):
             return Failed(
                 **self.context.stamp(),
                 release=release.number,

@@ -89,9 +89,8 @@ def release_history(release: Release, entries: Iterable[AnyEntry]) -> ReleaseHis
             stages.extend(_before(published))
             last = published.at if published is not None else entry.at
         if isinstance(entry, Gated | Rejected):
-            report = entry.report
-        is_built = any(stage.outcome == "built" for stage in stages)
-        record = _record(entry, last or entry.at, is_built=is_built)
+            report = entry.report or report
+        record = _record(entry, last or entry.at, {stage.outcome for stage in stages})
         if record is not None:
             stages.append(record)
             last = entry.at
@@ -120,14 +119,14 @@ def _before(published: Received | None) -> list[StageRecord]:
     return [StageRecord("intake", outcome, published.at, round(seconds, 3))]
 
 
-def _record(entry: AnyEntry, since: datetime, *, is_built: bool) -> StageRecord | None:
+def _record(entry: AnyEntry, since: datetime, done: set[str]) -> StageRecord | None:
     seconds = round((entry.at - since).total_seconds(), 3)
     if isinstance(entry, Failed):
         return StageRecord(entry.stage, "failed", entry.at, seconds, f"{entry.reason}: {entry.message}")
     if isinstance(entry, Errored):
         return StageRecord(entry.stage, "errored", entry.at, seconds, entry.message)
     if isinstance(entry, Rejected):
-        stage = "gate" if is_built else "build"
+        stage = "rollout" if "gated" in done else "gate" if "built" in done else "build"
         return StageRecord(stage, "rejected", entry.at, seconds, f"{entry.reason}: {entry.message}")
     if type(entry) not in _STAGE:  # held, intended: not the end of a stage
         return None

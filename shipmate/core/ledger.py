@@ -48,7 +48,8 @@ ACTIVE = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Pha
 STEPS: dict[str, frozenset[Phase]] = {
     "built": frozenset({Phase.PLANNED}),
     "gated": frozenset({Phase.BUILT}),
-    "rejected": frozenset({Phase.PLANNED, Phase.BUILT}),  # PLANNED: it cannot be built
+    # PLANNED: it cannot be built; INTENDED: it was lost before it was patched in, and cannot be built again
+    "rejected": frozenset({Phase.PLANNED, Phase.BUILT, Phase.INTENDED}),
     "held": frozenset({Phase.GATED, Phase.CLEARED, Phase.INTENDED}),  # INTENDED: the hold's fence outran the patch
     # BUILT: a rollback, whose pair was verified before; INTENDED: a higher fence came first, and is out of the way
     "intended": frozenset({Phase.GATED, Phase.CLEARED, Phase.BUILT, Phase.HELD, Phase.INTENDED}),

@@ -36,10 +36,16 @@ def fence_in_cluster(target: Target, cluster: Cluster) -> int:
 def roll_out(release: Release, target: Target, state: State, context: Context) -> RolledOut | Failed | Held | Intended:
     """Return what became of an intended release; `Intended` again where it needs a higher fence.
 
-    Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured.
+    Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured, and Rejected if the image is
+    lost, cannot be built again, and was not patched in: nothing is to be undone, and nobody patches it in any more.
     """
     where, cluster, clock = target.deployment, context.cluster, context.clock
-    restore(release, target, state, context)
+    try:
+        restore(release, target, state, context)
+    except Rejected as error:
+        if not isinstance(_patched(release, target, state, cluster, is_lost=True), DeploymentView):
+            raise
+        return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
     view = _patched(release, target, state, cluster)
     if isinstance(view, RolloutFailed):
         return _failed(release, state, view, context)
@@ -74,8 +80,13 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
         view = cluster.deployment(where.namespace, where.name)
 
 
-def _patched(release: Release, target: Target, state: State, cluster: Cluster) -> DeploymentView | RolloutFailed | None:
+def _patched(
+    release: Release, target: Target, state: State, cluster: Cluster, *, is_lost: bool = False
+) -> DeploymentView | RolloutFailed | None:
     """Return the Deployment after it took this release, None if a higher fence shuts the release out.
+
+    A release whose image is lost only raises the fence, unless it was patched in before: then a worker that slept
+    cannot patch it in later.
 
     A fence that the ledger handed out since, to a hold, shuts out a release that is not patched in yet, whether or not
     the Deployment carries it already. Called again after a crash or a lost reply, it finds the patch made.
@@ -94,7 +105,7 @@ def _patched(release: Release, target: Target, state: State, cluster: Cluster) -
         if standing is Standing.SUPERSEDED:
             return None
         patch = adopt_patch(view)
-        if standing is Standing.PATCHABLE and release.fence < state.fence:
+        if standing is Standing.PATCHABLE and (is_lost or release.fence < state.fence):
             # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
             patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=state.fence)
         elif standing is Standing.PATCHABLE:

@@ -89,6 +89,12 @@ def test_a_person_is_no_publication(trigger: str) -> None:
             id="rejected at the gate",
         ),
         pytest.param(
+            Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend().reject(),
+            ("rollout", "rejected"),
+            "GateFailed: 1 is wrong",
+            id="lost before it was patched in",
+        ),
+        pytest.param(
             Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend().fail(stage="rollout"),
             ("rollout", "failed"),
             "VerifyFailed: nobody answered",
@@ -150,3 +156,7 @@ def test_a_history_begins_before_its_plan_though_a_publishers_clock_is_ahead() -
     assert begins_at(story.newest) == story.newest.planned_at - timedelta(hours=1)
     unknown = Story().plan("A1", "M1").newest
     assert begins_at(unknown) == unknown.planned_at - timedelta(hours=1)
+
+
+def test_a_release_that_was_lost_after_its_gate_keeps_the_gates_report() -> None:
+    assert told(Story().app("A1").model("M1").plan("A1", "M1").build().gate().intend().reject()).report == PASSED

@@ -34,11 +34,11 @@ _write = LedgerStore._write
 _blob_append = ledgers.Blobs.append
 
 
-def patched_in_again(release: Any, target: Any, state: State, cluster: Any) -> Any:
+def patched_in_again(release: Any, target: Any, state: State, cluster: Any, **options: Any) -> Any:
     where = target.deployment
     if rollout._is_applied(cluster.deployment(where.namespace, where.name), release):
         return None  # whoever made the patch is not asked: a higher fence is taken
-    return _patched(release, target, state, cluster)
+    return _patched(release, target, state, cluster, **options)
 
 
 def append_own_again(self: FastLedgers, target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:

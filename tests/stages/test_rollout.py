@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from shipmate.core.fence import Operation
+from shipmate.core.fence import Operation, fence_patch
 from shipmate.core.ledger import Phase
 from shipmate.core.views import DeploymentView, PodView
-from shipmate.errors import Conflict
+from shipmate.errors import Ambiguous, Conflict
 from tests.world import World, released
 
 
@@ -118,3 +118,54 @@ def test_a_deployment_that_never_rests_is_patched_later() -> None:
     world.run()
     assert world.state.release(2).phase is Phase.LIVE
     assert "the Deployment changes faster than it can be patched" in world.story()
+
+
+def lose(world: World) -> None:
+    """Let the registry lose the image of r-2, and the container its model: it cannot be built again."""
+    lost = world.state.release(2).image
+    assert lost is not None
+    del world.registry.manifests["vision"][lost]
+    world.models.delete("models", "net/1.1/manifest.json")
+
+
+def test_a_release_that_is_lost_before_it_is_patched_in_is_withdrawn_and_nothing_is_undone() -> None:
+    world = intended()
+    lose(world)
+    before = world.cluster.deployment("vision", "vision")
+    late = fence_patch(  # of a worker that sleeps now
+        before,
+        expected_fence=before.fence or 0,
+        new_fence=world.state.fence,
+        container="app",
+        image=image(world, 2),
+        pair=world.state.release(2).pair.key,
+        release="r-2",
+    )
+    world.run()
+    assert [release.phase for release in world.state.releases] == [Phase.LIVE, Phase.REJECTED]
+    assert world.state.release(2).ended_because == "Gone"
+    assert (world.state.hold, world.state.rollback_due, world.state.quarantine) == (None, None, frozenset())
+    with pytest.raises(Conflict):
+        world.cluster.patch_deployment("vision", "vision", late)
+    assert world.version("").model_version == "1.0"
+    world.ship(world.publish_model("1.2"))
+    assert world.version("").model_version == "1.2"
+
+
+def test_a_release_that_is_lost_after_it_was_patched_in_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = intended()
+    world.cluster.fail("patch_deployment", Ambiguous("the reply was lost"), after=True)
+    patch = world.cluster.patch_deployment
+
+    def lost_by_then(namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        lose(world)
+        monkeypatch.undo()
+        return patch(namespace, name, operations)
+
+    monkeypatch.setattr(world.cluster, "patch_deployment", lost_by_then)
+    world.run()
+    bad = world.state.release(2)
+    assert (bad.phase, bad.ended_because) == (Phase.ROLLED_BACK, "Gone")
+    assert world.version("").model_version == "1.0"
+    assert world.state.hold is not None
+    assert not world.state.quarantine

@@ -65,7 +65,8 @@ def _recorded_once(seen: Seen) -> Iterator[str]:
         "resume": [e.request for e in seen.all(Resumed)],
         "release": [e.release for e in seen.all(Planned)],
         "plan for": [e.request for e in seen.all(Planned) if e.request is not None],
-        "verdict on": [e.release for e in seen.all(Gated, Rejected)],
+        "verdict on": [e.release for e in seen.all(Gated, Rejected) if getattr(e, "withdrawn", None) is None],
+        "withdrawal of": [e.release for e in seen.all(Rejected) if e.withdrawn is not None],
         "live": [e.release for e in seen.all(Live)],
         "fence": [e.fence for e in seen.all(Intended, HoldSet)],
     }
