@@ -1,1 +1,0 @@
-"""The `shipmate` command."""
