@@ -90,7 +90,10 @@ def _questions(release: Release, target: Target, state: State, context: Context)
 
 
 def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], context: Context) -> dict[str, Reply]:
-    """Return what the live pair answers, for the diff. In lasting trouble it does not keep the candidate back."""
+    """Return what the live pair answers, for the diff, up to the first silence where that lasts.
+
+    In lasting trouble it does not keep the candidate back: each further question would wait as long, for nothing.
+    """
     replies = {}
     for each in asked:
         try:
@@ -98,6 +101,7 @@ def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], co
         except Retryable:
             if release.stage_attempt < PATIENCE:
                 raise
+            break
         context.progress(f"the live pair was asked {each.question.file}")
     return replies
 

@@ -1,13 +1,21 @@
 """The gate over a whole world in memory: what the pace of answers comes to."""
 
+import re
+from datetime import timedelta
+
 import msgspec
 import pytest
 
+from shipmate.commands import ReleaseBody
 from shipmate.core.answers import Answer
-from shipmate.core.ledger import Phase, Progressed
+from shipmate.core.ledger import HALVES_KEPT, Phase, Progressed
 from shipmate.core.targets import GateThresholds
 from shipmate.core.views import ContainerStatus, Object, PodView
+from shipmate.errors import NotFound, Retryable
+from shipmate.stages import questions
+from shipmate.stages.gate import PATIENCE
 from tests.fakes.cluster import Asked, Reply
+from tests.fakes.halves import GOLDEN
 from tests.world import TARGET, World, released
 
 LONGER_THAN_ALLOWED = 46.0
@@ -90,4 +98,67 @@ def test_a_candidate_that_lacks_a_secret_is_tried_again_until_it_is_there(monkey
     world.ship(world.publish_model("1.1"))
     assert world.state.release(2).phase is Phase.LIVE
     assert NO_SECRET.replace('"', '\\"') in world.story()
+    assert not world.state.quarantine
+
+
+def test_a_live_pair_that_stays_silent_is_asked_no_further_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = released()
+    asked = list[bytes]()
+
+    def silent(url: str, photo: bytes) -> Answer:
+        asked.append(photo)
+        raise Retryable("nobody answers")
+
+    monkeypatch.setattr(world, "ask", silent)
+    golden = [{**GOLDEN[0], "file": name} for name in ("golden/flower.jpg", "model.onnx")]
+    world.tell(world.publish_model("1.1", golden=golden))
+    world.run_until_phase(Phase.GATED)
+    assert len(asked) == PATIENCE
+
+
+def test_a_gates_pod_that_is_gone_is_started_again() -> None:
+    world = released()
+    world.cluster.fail("gate_pod", NotFound("there is no such pod"))
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert re.search(r"the gate's pod [-\w]+ is gone: it is started again", world.story())
+
+
+def test_a_gates_pod_that_the_cluster_does_not_start_is_tried_again_and_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = released()
+    look, until = world.cluster.gate_pod, world.clock.now() + timedelta(minutes=5)
+
+    def seen(namespace: str, name: str) -> PodView:
+        pod = look(namespace, name)
+        if world.clock.now() > until:
+            return pod
+        return msgspec.structs.replace(pod, phase="Pending", ready=False, statuses=())
+
+    monkeypatch.setattr(world.cluster, "gate_pod", seen)
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert "the cluster did not start the gate's pod in time: " in world.story()
+    assert not world.state.quarantine
+
+
+def test_a_golden_photo_that_is_too_large_is_not_asked_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = released()
+    monkeypatch.setattr(questions, "MAX_PHOTO_BYTES", 1)
+    world.ship(world.publish_model("1.1"))
+    release = world.state.release(2)
+    assert (release.phase, release.ended_because) == (Phase.REJECTED, "GoldenPhotoTooLarge")
+    assert release.message == "golden/flower.jpg has more than 1 bytes; publish a smaller photo"
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_pair_whose_model_the_ledger_forgot_is_not_built_by_hand() -> None:
+    world = released()
+    world.ship(*(world.publish_model(f"1.{number}") for number in range(1, HALVES_KEPT + 1)))
+    world.commands().release("vision", "key", "bo", ReleaseBody(reason="it was better", release="r-1"))
+    world.run()
+    release = world.state.releases[-1]
+    assert (release.phase, release.ended_because) == (Phase.REJECTED, "Gone")
+    assert release.message == "the ledger forgot where this model is; publish it again"
     assert not world.state.quarantine
