@@ -11,7 +11,7 @@ from shipmate.core.retention import KEPT_RELEASES, Retention, retention
 from shipmate.core.targets import AppSource, ModelSource, ReleaseRepository, Target
 from shipmate.errors import NotAllowed, Retryable, ShipmateError
 from shipmate.pipeline import Pipeline
-from tests.fakes.histories import Story
+from tests.fakes.histories import Story, digest
 from tests.world import TARGET, World
 
 
@@ -132,3 +132,17 @@ def test_an_image_that_came_back_counts_once_and_as_the_newest() -> None:
 
 def test_nothing_is_kept_before_the_first_release() -> None:
     assert retention(Story().state) == retention(Story().app("A1").model("M1").plan("A1", "M1").build().state)
+
+
+def test_what_is_quarantined_takes_no_place_of_what_one_may_go_back_to() -> None:
+    story = Story().ship_first()
+    for number in range(2, KEPT_RELEASES + 3):
+        story = story.app(f"A{number}").ship(f"A{number}", "M1")
+    newest, *others = [release.image for release in reversed(story.state.releases)]
+    back = story.roll_back(KEPT_RELEASES + 1, KEPT_RELEASES + 2, digest(f"A{KEPT_RELEASES + 2}"))
+    assert retention(back.state) == Retention(frozenset(image for image in others if image), frozenset({newest}))
+
+
+def test_a_live_image_is_kept_although_it_is_quarantined() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().reject(digest("A1"))
+    assert retention(story.state).keep == {story.state.releases[0].image}
