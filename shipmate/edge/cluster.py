@@ -61,8 +61,8 @@ class Credential(Protocol):
 class Cluster:
     """One Kubernetes cluster, seen with Shipmate's own rights.
 
-    Every method raises NotFound, NotAllowed, Conflict, Retryable, and, where it writes, Ambiguous when the request may
-    have taken effect although no reply said so.
+    Every method raises NotFound, NotAllowed, Conflict, Retryable, Misconfigured if there is no such cluster, and, where
+    it writes, Ambiguous when the request may have taken effect although no reply said so.
     """
 
     def __init__(self, find: Callable[[], Configuration], *, registry: str, timeout_seconds: float = 10.0) -> None:
