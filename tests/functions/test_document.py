@@ -9,7 +9,7 @@ import pytest
 from functions.openapi import ROUTES
 from shipmate.core.fates import Fate
 from tests.functions.in_process import HOST_KEY, ROOT, Client, api
-from tests.functions.test_api import released
+from tests.world import released
 
 PAGE = ROOT / "docs" / "api.md"
 TEXT = PAGE.read_text()
@@ -66,6 +66,6 @@ def test_every_fate_is_explained() -> None:
     assert {name for row in rows for name in re.findall(r"`([a-z ]+)`", row)} == set(get_args(Fate.__value__))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 503])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 500, 503])
 def test_every_status_of_a_problem_is_explained(status: int) -> None:
     assert f"\n| {status} |" in TEXT
