@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,8 @@ def _forget_pods(layout: Layout) -> None:
     for pod in _api(layout, "GET", "/api/v1/pods")["items"]:
         meta = pod["metadata"]
         path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}?gracePeriodSeconds=0"
-        _api(layout, "DELETE", path)
+        with suppress(_NotThere):  # it went by itself
+            _api(layout, "DELETE", path)
 
 
 def _wait_for(ready: Callable[[], bool], what: str, part: Program, within_seconds: float = 120) -> None:
@@ -308,6 +309,10 @@ def _has_default_account(layout: Layout) -> bool:
     return any(account["metadata"]["name"] == "default" for account in accounts)
 
 
+class _NotThere(StartError):
+    """The API server has nothing by that name."""
+
+
 def _api(layout: Layout, method: str, path: str, *, parse: bool = True) -> Any:
     """Ask the API server as the administrator; raise StartError for an answer that is no success."""
     pki = layout.certificates
@@ -321,7 +326,8 @@ def _api(layout: Layout, method: str, path: str, *, parse: bool = True) -> Any:
     finally:
         connection.close()
     if reply.status >= 300:
-        raise StartError(f"the API server answers {method} {path} with {reply.status}: {body.decode(errors='replace')}")
+        kind = _NotThere if reply.status == 404 else StartError
+        raise kind(f"the API server answers {method} {path} with {reply.status}: {body.decode(errors='replace')}")
     return json.loads(body) if parse else body
 
 
