@@ -42,6 +42,8 @@ from localcloud.kubernetes.layout import (
 from localcloud.processes import Program, StartError
 
 SYSCTLS = "sysctls.json"
+MOST_STARTS = 5
+"""Of a part that ends while the cluster starts."""
 
 
 def up(layout: Layout | None = None) -> Path:
@@ -255,8 +257,13 @@ def _forget_pods(layout: Layout) -> None:
 
 
 def _wait_for(ready: Callable[[], bool], what: str, part: Program, within_seconds: float = 120) -> None:
-    """Wait until an answer of the API server says so; on a busy machine it may be late or refuse at first."""
+    """Wait until an answer of the API server says so; on a busy machine it may be late or refuse at first.
+
+    A part that ends meanwhile is started again, as systemd would: a kubelet ends if it comes while containerd answers
+    already, and its CRI service is "not initialized yet".
+    """
     deadline = time.monotonic() + within_seconds
+    starts = 1
     while True:
         trouble = ""
         try:
@@ -265,7 +272,11 @@ def _wait_for(ready: Callable[[], bool], what: str, part: Program, within_second
         except (OSError, StartError) as error:
             trouble = f" ({error})"
         if part.pid() is None:
-            raise StartError(f"{part.name} stopped while it was starting; read {part.log}\n{part.log_tail()}")
+            if starts == MOST_STARTS:
+                raise StartError(f"{part.name} stopped while it was starting; read {part.log}\n{part.log_tail()}")
+            starts += 1
+            time.sleep(1)
+            part.start(lambda: True)
         if time.monotonic() > deadline:
             raise StartError(f"{what} is not ready after {within_seconds:.0f} s{trouble}; read {part.log}")
         time.sleep(0.1)

@@ -159,6 +159,8 @@ def failing(host: str, faults: list[Fault]) -> Iterator[tuple[str, list[Seen]]]:
             left = self.length()
             while left:
                 piece = self.rfile.read1(min(left, 1 << 16))
+                if not piece:  # the client went away
+                    raise Dropped
                 left -= len(piece)
                 seen.received += len(piece)
                 upstream.send(piece)

@@ -44,7 +44,13 @@ def test_what_never_comes_is_told_with_the_last_trouble_and_the_log(part: Progra
         cluster._wait_for(saying(False), "the node", part, within_seconds=0.3)
 
 
-def test_a_part_that_ends_is_not_waited_for(part: Program) -> None:
-    part.stop()
+def test_a_part_that_ends_is_started_again(part: Program) -> None:
+    part.stop()  # as a kubelet ends that comes before containerd is ready for it
+    cluster._wait_for(saying(False, False, True), "the node", part)
+    assert part.pid() is not None
+
+
+def test_a_part_that_always_ends_is_not_waited_for(tmp_path: Path) -> None:
+    part = Program("kubelet", ["false"], tmp_path)
     with pytest.raises(StartError, match="kubelet stopped while it was starting; read "):
         cluster._wait_for(saying(False), "the node", part)

@@ -96,7 +96,9 @@ def test_a_failure_shows_the_end_of_the_output_and_names_the_log(cache: Path) ->
 def test_interrupting_it_stops_what_runs(cache: Path, tmp_path: Path) -> None:
     command = ["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 60"]
     script = f"from localcloud import making; making.run({command}, what='it', estimate='', say_every_seconds=0.1)"
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    # what is started in the background heeds no interrupt, and its children would not
+    heeding = ["env", "--default-signal=INT"]
+    process = subprocess.Popen([*heeding, sys.executable, "-c", script], stderr=subprocess.PIPE)
     assert process.stderr is not None
     begins, gets_on = process.stderr.readline(), process.stderr.readline()
     assert (begins, gets_on) == ("► it: \n".encode(), "► it: 0 s\n".encode())
@@ -104,5 +106,6 @@ def test_interrupting_it_stops_what_runs(cache: Path, tmp_path: Path) -> None:
         process.stderr.readline()
     process.send_signal(signal.SIGINT)
     process.communicate()
+    assert process.returncode == -signal.SIGINT
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
