@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 # Tests start many processes: their bytecode is kept, whatever the environment says, and not in the tree.
 PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit check down status bench-quick sim drill lock environment
@@ -14,10 +14,10 @@ demo: environment ## Set everything up, run the main job and leave it running (C
 	@$(PY) -m localcloud demo $(if $(CONTEXT),--context $(CONTEXT)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 test: environment ## Set up what the tests need and run all of them
-	@$(PY) -m localcloud setup && $(PYTEST) -m search tests/sim && $(PYTEST) $(TWO) -m 'not search'
+	@$(PY) -m localcloud setup && $(PYTEST) -m search tests/sim && $(PYTEST) -n 3 $(SIDE_BY_SIDE) -m 'not search'
 
 test-unit: environment ## Run the tests that need no server, in less than 30 s
-	@$(PYTEST) $(TWO) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e or sim)'
+	@$(PYTEST) -n 2 $(SIDE_BY_SIDE) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e or sim)'
 
 check: environment ## Check format, lint, types and layers
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && $(dir $(PY))lint-imports

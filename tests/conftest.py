@@ -23,12 +23,11 @@ from localcloud.config import Cloud, state_root
 HERE = Path(__file__).parent
 ON_THE_CLUSTER = (
     HERE / "contracts" / "test_cluster_contract.py",
-    HERE / "e2e",
     HERE / "localcloud" / "test_kubernetes.py",
     HERE / "localcloud" / "test_preflight.py",
 )
-"""Where tests run pods on the one Kubernetes of the machine: they are one group. The rest of what is marked `cluster`
-needs its programs alone."""
+"""Where tests run pods on the one Kubernetes of the machine, beside those of tests/e2e. The rest of what is marked
+`cluster` needs its programs alone."""
 
 ON_THE_CLUSTER_SECONDS = 600
 
@@ -48,7 +47,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
-    """Keep together, for `pytest -n 2 --dist loadfile`, more than the tests of one file."""
+    """Keep together, for `pytest -n 3 --dist loadfile`, more than the tests of one file."""
     return Together(config, log) if config.getoption("dist") == "loadfile" else None
 
 

@@ -25,6 +25,7 @@ SMALL = Size(
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("cluster_alone")
 def test_a_small_drill_finds_nothing_lost_doubled_or_undone() -> None:
     report = run(SMALL, Cloud("drill"))
     assert report.passed, "\n".join(lines(report.as_json()))
