@@ -30,6 +30,8 @@ ON_THE_CLUSTER = (
 `cluster` needs its programs alone."""
 
 ON_THE_CLUSTER_SECONDS = 600
+LONGEST = ("e2e", "cluster")
+"""The groups that begin first."""
 
 
 class Together(LoadScopeScheduling):
@@ -56,17 +58,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE / "sim" in item.path.parents:
             item.add_marker(pytest.mark.sim)
-        if _group(item.path) == "cluster" and item.get_closest_marker("timeout") is None:
+        if _group(item.path) in LONGEST and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(ON_THE_CLUSTER_SECONDS))
-    items.sort(key=lambda item: _group(item.path) != "cluster")
+    items.sort(key=lambda item: LONGEST.index(group) if (group := _group(item.path)) in LONGEST else len(LONGEST))
 
 
 @cache
 def _group(file: Path) -> str:
-    """Return what the tests of a file share with others: the cluster, the simulator's processes, or just the file."""
-    if any(place in (file, *file.parents) for place in ON_THE_CLUSTER):
+    """Return what the tests of a file share with others: a local cloud, the cluster, processes, or just the file."""
+    if file in ON_THE_CLUSTER:
         return "cluster"
-    return "sim" if HERE / "sim" in file.parents else str(file)
+    return next((name for name in ("e2e", "sim") if HERE / name in file.parents), str(file))
+
+
+@pytest.fixture(autouse=True)
+def _beside_others(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test stop the API server while this one runs pods."""
+    if request.path in ON_THE_CLUSTER and request.node.get_closest_marker("cluster"):
+        with _cluster(fcntl.LOCK_SH):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture
+def cluster_alone() -> Iterator[None]:
+    """Have the cluster for a test that stops the API server."""
+    with _cluster(fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _cluster(lock: int) -> Iterator[None]:
+    folder = state_root() / "test-users"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "cluster.lock").open("w") as file:
+        fcntl.flock(file, lock)
+        yield
 
 
 @pytest.fixture(scope="session")
