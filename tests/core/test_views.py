@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from shipmate.core.refs import Digest
 from shipmate.core.views import ContainerStatus, Object, view_deployment, view_pod, view_pods
 from tests.core.cluster_objects import IMAGE, PAIR, manifest, view
 
@@ -18,6 +21,21 @@ def test_a_new_deployment_without_status_is_read() -> None:
 
 def test_a_deployments_selector_is_written_as_a_list_request_takes_it() -> None:
     assert view(spec={"selector": {"matchLabels": {"b": "2", "a": "1"}}}).selector == "a=1,b=2"
+
+
+@pytest.mark.parametrize(
+    ("release", "image", "asked_for"),
+    [
+        ("r-1", Digest(IMAGE.rpartition("@")[2]), True),
+        ("r-1", None, True),
+        ("r-1", Digest("sha256:" + "2" * 64), False),
+        ("r-2", None, False),
+    ],
+)
+def test_a_deployment_asks_for_a_release_by_its_name_and_its_image(
+    release: str, image: Digest | None, asked_for: bool
+) -> None:
+    assert view().asks_for(release, image) is asked_for
 
 
 def test_a_pod_is_read_with_what_its_containers_say() -> None:
