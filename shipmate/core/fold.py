@@ -122,7 +122,14 @@ def _published(half: ModelHalf) -> tuple[datetime, str]:
 
 
 def _skipped(state: State, entry: Skipped) -> State:
-    return _without_publication(state, entry.event_id)
+    left = _without_publication(state, entry.event_id)
+    if entry.reason not in ("Stale", "Gone"):
+        return left
+    # it was not what its name stood for: should it be so later, the sweep finds it as news
+    name, what = next(examined(item.event) for item in state.publications if item.event.event_id == entry.event_id)
+    if left.examined.get(name) != what:
+        return left
+    return replace(left, examined={key: value for key, value in left.examined.items() if key != name})
 
 
 def _without_publication(state: State, event_id: str) -> State:

@@ -17,6 +17,9 @@ from shipmate.core.targets import Target
 SHIPMATE = "shipmate"
 """The author of what no person asked for."""
 
+EARLY = (Phase.PLANNED, Phase.BUILT, Phase.GATED)
+"""Where a release is on its way and did not touch traffic yet."""
+
 
 class Idle(msgspec.Struct, frozen=True):
     """There is nothing to do until something comes in."""
@@ -141,6 +144,8 @@ def _due(state: State, now: datetime) -> Publication | None:
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
         return Supersede(release, _overtaken_by(state))
+    if _is_automatic_and_early(release) and (what := _older_than_live(state, release.pair)) is not None:
+        return Supersede(release, f"{what} was published again and is live: this pair is older by now")
     if _may_be_passed(release) and (due := _due(state, now)) is not None:
         return Resolve(due)  # or nobody would know of what may pass it
     if _is_stuck(state, release):
@@ -176,13 +181,36 @@ def _is_overtaken(state: State, release: Release) -> bool:
         return False
     if state.rollback_request is not None:
         return True
-    return state.request is not None and release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
+    return state.request is not None and release.phase in EARLY
+
+
+def _is_automatic_and_early(release: Release) -> bool:
+    """Whether nobody asked for a release by name, and users did not meet it yet."""
+    return release.phase in EARLY and release.trigger in ("model", "app", "blame")
+
+
+def _older_than_live(state: State, pair: Pair) -> str | None:
+    """Return which half of the live pair is newer than its like in `pair`, in words; None if neither is.
+
+    What is live may be published again while another pair is on its way: a tag that is moved back, a model restored.
+    """
+    if state.serving is None:
+        return None
+    live = state.serving.pair
+    lines: tuple[tuple[str, tuple[AppHalf | ModelHalf, ...], Digest, Digest], ...] = (
+        ("app", state.apps, live.app, pair.app),
+        ("model", state.models, live.model, pair.model),
+    )
+    for kind, halves, there, here in lines:
+        places = {half.digest: place for place, half in enumerate(halves)}
+        if there in places and places.get(here, len(halves)) < places[there] and there not in state.quarantine:
+            return f"{kind} {halves[places[there]].version}"
+    return None
 
 
 def _may_be_passed(release: Release) -> bool:
     """Whether an automatic release is in trouble before it met users."""
-    early = release.phase in (Phase.PLANNED, Phase.BUILT, Phase.GATED)
-    return early and release.retry_at is not None and release.trigger in ("model", "app", "blame")
+    return _is_automatic_and_early(release) and release.retry_at is not None
 
 
 def _is_stuck(state: State, release: Release) -> bool:
@@ -293,6 +321,10 @@ def _tried(state: State, pair: Pair) -> Release | None:
     return None
 
 
+def _is_over(release: Release | None) -> bool:
+    return release is not None and release.phase in (Phase.RETIRED, Phase.ROLLED_BACK, Phase.REJECTED, Phase.FAILED)
+
+
 def _quiet_until(state: State, target: Target) -> datetime | None:
     if state.halves_changed_at is None or state.halves_settled_at is None:
         return None
@@ -315,7 +347,8 @@ def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
 
     Quarantined halves are passed over. Where the newest halves do not fit together, the newest of them that fits a
     partner not older than the live one goes on, and the other waits. Where a hold keeps back one kind of half, the
-    other kind ships with the live partner; only if there is nothing to ship so is what is held made ready.
+    other kind ships with the live partner; only if there is nothing to ship so, or it had its turn, what is held is
+    made ready.
     """
     live, hold = state.serving, state.hold
     if live is not None and hold is not None and hold.scope != "all":
@@ -324,7 +357,7 @@ def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
         else:
             free = replace(state, models=tuple(half for half in state.models if half.digest == live.pair.model))
         pair, waiting = _newest_fitting(free)
-        if pair not in (None, live.pair):
+        if pair is not None and pair != live.pair and not _is_over(_tried(state, pair)):
             return pair, waiting
     return _newest_fitting(state)
 

@@ -171,6 +171,19 @@ def test_received_is_to_be_read_and_remembered() -> None:
     assert Story().ignore("e3").state.seen.keys() == {"e3"}
 
 
+@pytest.mark.parametrize("reason", ["Stale", "Gone"])
+def test_what_was_not_what_its_name_stood_for_is_news_when_it_is(reason: str) -> None:
+    story = Story().receive(published("e1", "M1")).receive(pushed("e2", "A1")).skip("e2", reason)
+    assert story.state.examined == {"models/net/M1/manifest.json": "0xM1"}
+    story.receive(pushed("e3", "A1")).receive(pushed("e4", "A2")).skip("e3", reason)
+    assert story.state.examined == {"models/net/M1/manifest.json": "0xM1", "vision-app:main": digest("A2")}
+
+
+def test_what_was_skipped_for_what_it_is_is_no_news_later() -> None:
+    story = Story().receive(pushed("e1", "A1")).skip("e1", "NotAnApp")
+    assert story.state.examined == {"vision-app:main": digest("A1")}
+
+
 def test_a_publication_that_the_sweep_found_has_no_sequencer() -> None:
     event = msgspec.structs.replace(published("e1", "M1"), sequencer=None, etag=None)
     story = Story().receive(event, repaired=True)

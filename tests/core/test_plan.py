@@ -386,6 +386,30 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.ship_first().app("A2").plan("A2", "M1").build().app("A3").receive(pushed("e9", "A3")),
         "Gate r-2",
     ),
+    "what is live is published again while newer code is on its way": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().app("A1"),
+        "supersede r-2: app A1 was published again and is live: this pair is older by now",
+    ),
+    "what is live is published again while a newer model is on its way": (
+        lambda s: s.ship_first().model("M2").plan("A1", "M2", "model").build().gate().wait(60).model("M1"),
+        "supersede r-2: model M1 was published again and is live: this pair is older by now",
+    ),
+    "what is live is published again when its successor has its fence": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().app("A1"),
+        "RollOut r-2",
+    ),
+    "what is live is published again while a person releases another": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1", "request").build().app("A1"),
+        "Gate r-2",
+    ),
+    "what is live and quarantined is published again": (
+        lambda s: (
+            (s.ship_first().model("M2").plan("A1", "M2").build().reject(digest("A1")).app("A2").plan("A2", "M1"))
+            .build()
+            .app("A1")
+        ),
+        "Gate r-3",
+    ),
     "a stage is tried again later": (
         lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5),
         "wait 4 s: retry",
@@ -582,6 +606,14 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
     "a hold on apps lets a model ship": (
         lambda s: s.ship_first().hold(scope="app").model("M2").app("A2").wait(2),
         "plan A1+M2: model by shipmate",
+    ),
+    "a hold on apps, and the newest model had its turn: code gets ready": (
+        lambda s: s.ship_first().hold(scope="app").model("M2").ship("A1", "M2").app("A2").ship("A1", "M1", "request"),
+        "plan A2+M2: model by shipmate",
+    ),
+    "a hold on apps, and the newest model is on its way in trouble: it goes on": (
+        lambda s: s.ship_first().hold(scope="app").app("A2").model("M2").plan("A1", "M2", "model").err(5),
+        "wait 4 s: retry",
     ),
     "a hold on apps parks code": (
         lambda s: s.ship_first().hold(scope="app").app("A2").plan("A2", "M1").build().gate(),

@@ -138,14 +138,22 @@ def sequencers(entries: Entries) -> dict[str, str]:
 
 
 def examined(entries: Entries) -> dict[str, str]:
-    """Return what was last under each blob's and each tag's name."""
-    events = [entry.event for entry in entries if isinstance(entry, Received)]
-    return {
-        f"{event.container}/{event.path}" if isinstance(event, ModelPublished) else f"{event.repository}:{event.tag}": (
-            event.etag or "" if isinstance(event, ModelPublished) else event.digest
-        )
-        for event in events
-    }
+    """Return what was last under each blob's and each tag's name, unless it turned out that it was not there."""
+    found: dict[str, str] = {}
+    told: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        if isinstance(entry, Received):
+            event = entry.event
+            if isinstance(event, ModelPublished):
+                told[event.event_id] = f"{event.container}/{event.path}", event.etag or ""
+            else:
+                told[event.event_id] = f"{event.repository}:{event.tag}", event.digest
+            found[told[event.event_id][0]] = told[event.event_id][1]
+        if isinstance(entry, Skipped) and entry.reason in ("Stale", "Gone"):
+            name, what = told[entry.event_id]
+            if found.get(name) == what:
+                del found[name]
+    return found
 
 
 def publications(entries: Entries) -> tuple[Publication, ...]:
