@@ -95,7 +95,7 @@ class Cluster(Protocol):
         """Apply a JSON Patch and return the Deployment after it.
 
         Raises Conflict, and changes nothing, if one of its tests fails; NotAllowed if the cluster's policy refuses it;
-        NotFound, Invalid.
+        NotFound, Misconfigured.
         """
         ...
 

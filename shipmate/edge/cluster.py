@@ -112,7 +112,7 @@ class Cluster:
     def patch_deployment(self, namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
         """Apply a JSON Patch and return the Deployment after it; Conflict, and no change, if one of its tests fails.
 
-        An admission policy that refuses it is NotAllowed.
+        An admission policy that refuses it is NotAllowed; what makes no Deployment is Misconfigured.
         """
         reply = self._send(
             "PATCH",
@@ -316,6 +316,7 @@ def _error(
         words = f"{words[:200]} … {words[-500:]}"
     message = f"{what}: {words}"
     after = headers.get("retry-after", "")
+    refused = Misconfigured if writes else Invalid  # what Shipmate writes is made of its settings and the Deployment
     if status == 404:
         return NotFound(message)
     if status in (401, 403):
@@ -325,11 +326,11 @@ def _error(
     if status in (409, 422):
         # 422 of a JSON Patch: a test failed ("the server rejected our request due to an error in our request")
         invalid = status == 422 and (trouble.get("details") or {}).get("causes")
-        return Invalid(message) if invalid else Conflict(message)
+        return refused(message) if invalid else Conflict(message)
     if status == 429:
         return Retryable(message, after_seconds=float(after) if after.isdigit() else None)
     if status < 500:
-        return Invalid(message)
+        return refused(message)
     return Ambiguous(message) if writes else Retryable(message)
 
 

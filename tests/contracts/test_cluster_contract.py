@@ -28,7 +28,7 @@ from shipmate.core.progress import Complete, Failed, Progressing, gate_progress,
 from shipmate.core.refs import Digest, Pair, PairKey
 from shipmate.core.views import DeploymentView, Object, PodView
 from shipmate.edge.cluster import Cluster as RealCluster
-from shipmate.errors import Conflict, Invalid, NotAllowed, NotFound
+from shipmate.errors import Conflict, Misconfigured, NotAllowed, NotFound
 from shipmate.ports import Cluster
 from tests.contracts.echo_image import echo_image
 from tests.fakes.cluster import FakeCluster
@@ -331,9 +331,9 @@ def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_on
     assert (view.fence, view.containers[0].image) == (5, world.better)
 
 
-def test_a_patch_that_makes_no_deployment_is_invalid_and_not_a_lost_race(world: World) -> None:
+def test_a_patch_that_makes_no_deployment_is_refused_and_not_a_lost_race(world: World) -> None:
     adopt(world)
-    with pytest.raises(Invalid, match=r"image: Required value"):
+    with pytest.raises(Misconfigured, match=r"image: Required value"):
         patch(world, [{"op": "remove", "path": "/spec/template/spec/containers/0/image"}])
 
 

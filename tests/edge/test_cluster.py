@@ -121,13 +121,13 @@ def cluster(server: Server, tmp_path: Path) -> Iterator[Cluster]:
 @pytest.mark.parametrize(
     ("status", "extra", "for_a_read", "for_a_write"),
     [
-        (400, {}, Invalid, Invalid),
+        (400, {}, Invalid, Misconfigured),
         (401, {}, NotAllowed, NotAllowed),
         (403, {}, NotAllowed, NotAllowed),
         (404, {}, NotFound, NotFound),
         (409, {}, Conflict, Conflict),
         (422, {}, Conflict, Conflict),
-        (422, {"details": {"causes": [{"field": "spec"}]}}, Invalid, Invalid),
+        (422, {"details": {"causes": [{"field": "spec"}]}}, Invalid, Misconfigured),
         (429, {}, Retryable, Retryable),
         (500, {}, Retryable, Ambiguous),
         (503, {}, Retryable, Ambiguous),

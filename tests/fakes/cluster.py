@@ -15,7 +15,7 @@ import msgspec
 from shipmate.core.fence import Operation
 from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import FENCE, PAIR, DeploymentView, Object, PodView, parse_fence, view_deployment, view_pod
-from shipmate.errors import Conflict, Invalid, NotAllowed, NotFound, Retryable
+from shipmate.errors import Conflict, Misconfigured, NotAllowed, NotFound, Retryable
 
 type Reply = tuple[int, dict[str, str], bytes]
 
@@ -95,7 +95,7 @@ class FakeCluster:
             _apply(after, operation)
         _drop_empty_annotations(after)
         if "image" not in after["spec"]["template"]["spec"]["containers"][0]:
-            raise Invalid("spec.template.spec.containers[0].image: Required value")
+            raise Misconfigured("spec.template.spec.containers[0].image: Required value")
         _admit(before, after)
         if after != before:
             after["metadata"]["generation"] += 1  # for annotations too, as Deployments have it

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shipmate.core.fence import Operation
 from shipmate.core.views import PAIR, Container, ContainerStatus, DeploymentView, Object, PodView
-from shipmate.errors import Conflict, Invalid, NotFound, Retryable
+from shipmate.errors import Conflict, Misconfigured, NotFound, Retryable
 from tests.fakes import application
 from tests.fakes.cluster import _admit, _apply, _drop_empty_annotations
 from tests.sim.history import Patch
@@ -133,7 +133,7 @@ class LightCluster:
             _apply(doc, operation)
         _drop_empty_annotations(doc)
         if "image" not in doc["spec"]["template"]["spec"]["containers"][0]:
-            raise Invalid("spec.template.spec.containers[0].image: Required value")
+            raise Misconfigured("spec.template.spec.containers[0].image: Required value")
         if self._guarded:
             _admit(found.doc, doc)
         if doc != found.doc:
