@@ -114,7 +114,7 @@ def _curl(cloud: Cloud, folder: str) -> float:
     )
     url = f"http://{cloud.registry}"
     os.sync()
-    began = httpx.post(f"{url}/v2/bench-curl/blobs/uploads/", trust_env=False)
+    began = httpx.post(f"{url}/v2/bench-curl/blobs/uploads/", timeout=60, trust_env=False)
     started = time.perf_counter()
     script = 'curl -sf "$0" | curl -sf -X PATCH -H "Content-Type: application/octet-stream" -T - "$1" -o /dev/null'
     subprocess.run(

@@ -15,7 +15,7 @@ from localcloud.access import AccessError
 from localcloud.config import Cloud
 from localcloud.eventgrid.client import RelayError
 from localcloud.making import SetupError
-from localcloud.processes import StartError
+from localcloud.processes import StartError, talk_directly
 from localcloud.talk import say
 from shipmate.errors import ShipmateError
 
@@ -50,6 +50,7 @@ def main(*, targets: int, events: int, kills: int, outage: float, doors: int, se
             raise click.UsageError(f"there is no {error.filename}: run a drill first, in this folder") from error
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    talk_directly()
     size = Size(targets=targets, events=events, kills=kills, outage_seconds=outage, doors=doors, seed=seed)
     try:
         report = run(size, Cloud("drill")).as_json()

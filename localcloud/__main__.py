@@ -19,7 +19,7 @@ from localcloud.eventgrid.client import RelayError
 from localcloud.kubernetes import cluster
 from localcloud.kubernetes.layout import default_layout
 from localcloud.making import SetupError
-from localcloud.processes import StartError
+from localcloud.processes import StartError, talk_directly
 from localcloud.talk import WORDS, say
 from shipmate.errors import ShipmateError
 
@@ -50,7 +50,8 @@ class Verbs(click.Group):
 
 @click.group(cls=Verbs, help="A small Azure on this machine: storage, registry, Event Grid, Functions, Kubernetes.")
 def main() -> None:
-    """Take the words before the verb: there are none."""
+    """Make ready what every verb needs."""
+    talk_directly()
 
 
 @main.command()

@@ -6,6 +6,7 @@ machine, which keep apart by namespace.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,21 @@ CLOUDS = ("demo", "test", "bench", "drill", "e2e")
 AZURITE_ACCOUNT = "devstoreaccount1"
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The account and key that every Azurite has and its documentation prints: no secret."""
+
+NEVER_BY_PROXY = ("127.0.0.1", "localhost", "127.0.0.0/8", "10.213.0.0/16")
+"""This machine and the cluster's networks, as NO_PROXY spells them; not every program understands the networks."""
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep a program from asking a proxy for what is on this machine.
+
+    The machine's proxy stays for everything else, and so do its own exceptions. Both spellings, because programs
+    differ in which they read first.
+    """
+    there = [word.strip() for name in ("no_proxy", "NO_PROXY") for word in environment.get(name, "").split(",")]
+    words = dict.fromkeys([*filter(None, there), *NEVER_BY_PROXY])
+    exceptions = "*" if "*" in words else ",".join(words)  # a star counts only where it stands alone
+    return {"NO_PROXY": exceptions, "no_proxy": exceptions}
 
 
 def cache_root() -> Path:

@@ -101,6 +101,7 @@ class Registry:
             command=[str(executable), "serve", str(self.configuration_file)],
             folder=self.folder,
             environment={"OTEL_TRACES_EXPORTER": "none"},
+            ports=(self.port,),
         )
 
     def start(self, *, within_seconds: float = 30) -> Program:

@@ -56,6 +56,7 @@ class Azurite:
                 "--skipApiVersionCheck",
             ],
             folder=self.folder,
+            ports=(self.blob_port, self.queue_port, self.table_port),
         )
 
     def start(self, *, within_seconds: float = 60) -> Program:

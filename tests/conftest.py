@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from localcloud import registry as registries
 from localcloud import storage
 from localcloud.config import Cloud, state_root
+from localcloud.processes import talk_directly
 
 HERE = Path(__file__).parent
 ON_THE_CLUSTER = (
@@ -42,7 +43,11 @@ class Together(LoadScopeScheduling):
 
 
 def pytest_configure() -> None:
-    """Let no example of a property fail because the machine was busy: Hypothesis gives each 200 ms by itself."""
+    """Ask no proxy for what is on this machine, and let no example of a property fail because the machine was busy.
+
+    Hypothesis gives each 200 ms by itself.
+    """
+    talk_directly()
     settings.register_profile("patient", deadline=None)
     settings.load_profile("patient")
 

@@ -18,6 +18,7 @@ from localcloud.eventgrid.server import build
 from localcloud.eventgrid.settings import Settings
 from localcloud.eventgrid.store import Store
 from localcloud.eventgrid.subscriptions import BadSubscription, Configuration, read_configuration
+from localcloud.processes import talk_directly
 
 _STOP_SECONDS = 3
 
@@ -57,6 +58,7 @@ def main(
     connection_string: str | None,
 ) -> None:
     """Run the Event Grid relay of a local cloud."""
+    talk_directly()
     cloud = Cloud(name)
     settings = Settings(
         folder=folder or cloud.state / "eventgrid",

@@ -51,7 +51,9 @@ class Relay:
             command += ["--access-log", str(self.access_log)]
         if self.connection_string is not None:
             command += ["--connection-string", self.connection_string]
-        return Program(name="eventgrid", command=command, folder=self.folder, working_directory=_ROOT)
+        return Program(
+            name="eventgrid", command=command, folder=self.folder, working_directory=_ROOT, ports=(self.port,)
+        )
 
     def start(self) -> Program:
         """Start it unless it runs and return it when it answers. Raises StartError."""

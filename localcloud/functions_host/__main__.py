@@ -8,6 +8,7 @@ import click
 from localcloud.config import state_root
 from localcloud.functions_host.errors import AppError
 from localcloud.functions_host.supervisor import Host, InstanceError, supervise
+from localcloud.processes import talk_directly
 
 
 @click.command()
@@ -42,6 +43,7 @@ def main(
     *, app: Path, port: int, instances: int, state: Path | None, answer_seconds: float, lease_seconds: float
 ) -> None:
     """Run a Python Function App (v2 model) in Microsoft's worker runtime. Ends by SIGTERM or Ctrl-C."""
+    talk_directly()
     folder = (state or state_root() / f"functions-{port}").resolve()
     try:
         supervise(Host(app.resolve(), port, instances, folder, answer_seconds, lease_seconds))

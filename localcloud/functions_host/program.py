@@ -37,4 +37,5 @@ def program(
         folder=cloud.state,
         environment=environment,
         working_directory=_ROOT,
+        ports=(cloud.functions_port,),
     )

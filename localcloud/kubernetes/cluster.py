@@ -29,12 +29,15 @@ from localcloud.kubernetes.certificates import ensure_certificates, write_privat
 from localcloud.kubernetes.layout import (
     API_PORT,
     CONTAINERD_SOCKET,
+    ETCD_PEER_PORT,
     ETCD_PORT,
     HAPROXY_SOCKET,
     KUBELET,
     NODE,
     OWNER,
     PAUSE_IMAGE,
+    PROXY_HEALTH_PORT,
+    PROXY_METRICS_PORT,
     RUNTIME,
     Layout,
     default_layout,
@@ -142,9 +145,16 @@ def _parts(programs: Path, layout: Layout) -> dict[str, Program]:
             f"--socket={HAPROXY_SOCKET}",
         ],
     }
+    ports = {
+        "etcd": (ETCD_PORT, ETCD_PEER_PORT),
+        "kube-apiserver": (API_PORT,),
+        "kube-proxy": (PROXY_HEALTH_PORT, PROXY_METRICS_PORT),
+    }
     tree = Path(__file__).resolve().parents[2]
     return {
-        name: Program(name, command, layout.state, settings.NO_PROXY_SERVER, working_directory=tree)
+        name: Program(
+            name, command, layout.state, settings.NO_PROXY_SERVER, working_directory=tree, ports=ports.get(name, ())
+        )
         for name, command in commands.items()
     }
 

@@ -18,6 +18,9 @@ import httpx
 
 from localcloud.functions_host.keys import Keys, read_keys
 
+PATIENTLY: Mapping[str, Any] = {"timeout": 60, "trust_env": False}
+"""How tests ask with httpx: no proxy, and a busy machine may take its time."""
+
 SAMPLE_APP = Path(__file__).parent / "sampleapp"
 STORAGE_AWAY = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=c2VjcmV0;"
@@ -154,7 +157,7 @@ class HostProcess:
         ]
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return httpx.request(method, self.url + path, timeout=30, **options)
+        return httpx.request(method, self.url + path, **{**PATIENTLY, **options})
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from localcloud.config import state_root
@@ -91,9 +91,8 @@ def answer(within_seconds: float = 120) -> str:
     deadline = time.monotonic() + within_seconds
     while True:
         try:
-            with urllib.request.urlopen(DOOR, timeout=10) as reply:
-                return reply.read().decode().split()[0]
-        except OSError:
+            return httpx.get(DOOR, timeout=10, trust_env=False).raise_for_status().text.split()[0]
+        except httpx.HTTPError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)

@@ -20,7 +20,7 @@ from localcloud.eventgrid.client import RelayClient, RelayError
 from localcloud.eventgrid.publisher import publish_push
 from localcloud.eventgrid.subscriptions import TOPICS
 from tests.localcloud.eventgrid_parts import Webhook, publisher, relay_in, running, something_happened, webhook
-from tests.localcloud.functions_host_process import free_port, until
+from tests.localcloud.functions_host_process import PATIENTLY, free_port, until
 
 pytestmark = pytest.mark.relay
 
@@ -119,8 +119,11 @@ def test_a_person_validates_by_the_address_in_the_event(client: RelayClient, top
     client.subscribe("by-hand", topic=topic, endpoint=hook.url, wait_seconds=None)
     until(lambda: hook.received)
     url = hook.received[0].event["data"]["validationUrl"]
-    assert httpx.get(url + "0").json()["error"]["message"] == "no subscription of this name waits for this code"
-    assert httpx.get(url).text == "The subscription is active."
+    assert (
+        httpx.get(url + "0", **PATIENTLY).json()["error"]["message"]
+        == "no subscription of this name waits for this code"
+    )
+    assert httpx.get(url, **PATIENTLY).text == "The subscription is active."
     client.wait_until_active("by-hand")
 
 
@@ -414,7 +417,7 @@ def test_publishing_needs_the_key_and_a_topic(relay: Relay, client: RelayClient)
         publisher(relay, key="wrong").send(something_happened())
     with pytest.raises(ResourceNotFoundError):
         publisher(relay, topic="nowhere").send(something_happened())
-    reply = httpx.post(f"{relay.url}/topics/nowhere/api/events", json=[])
+    reply = httpx.post(f"{relay.url}/topics/nowhere/api/events", json=[], **PATIENTLY)
     assert reply.json() == {"error": {"code": "NotFound", "message": "there is no topic 'nowhere'"}}
 
 
@@ -457,7 +460,7 @@ def test_publishing_needs_the_key_and_a_topic(relay: Relay, client: RelayClient)
 )
 def test_what_is_no_event_is_refused(relay: Relay, client: RelayClient, body: bytes, status: int, message: str) -> None:
     url = f"{relay.url}/topics/storage/api/events"
-    reply = httpx.post(url, content=body, headers={"aeg-sas-key": "local-development-key"})
+    reply = httpx.post(url, content=body, headers={"aeg-sas-key": "local-development-key"}, **PATIENTLY)
     assert reply.status_code == status
     assert message in reply.json()["error"]["message"]
 
@@ -495,7 +498,7 @@ def test_the_client_gets_the_refusal(relay: Relay, client: RelayClient) -> None:
 def test_mistakes_are_told(
     relay: Relay, client: RelayClient, method: str, path: str, document: Any, message: str
 ) -> None:
-    reply = httpx.request(method, f"{relay.url}{path}", json=document)
+    reply = httpx.request(method, f"{relay.url}{path}", json=document, **PATIENTLY)
     assert reply.status_code == 400
     assert message in reply.json()["error"]["message"]
 

@@ -18,7 +18,7 @@ from localcloud.eventgrid import Relay
 from localcloud.eventgrid.client import RelayClient
 from localcloud.storage import Azurite
 from tests.localcloud.eventgrid_parts import Webhook, publisher, relay_in, running, something_happened, webhook
-from tests.localcloud.functions_host_process import free_port, until
+from tests.localcloud.functions_host_process import PATIENTLY, free_port, until
 
 pytestmark = pytest.mark.azurite
 
@@ -125,7 +125,7 @@ def test_any_client_may_upload(own_azurite: Azurite, container: ContainerClient,
     permission = BlobSasPermissions(create=True, write=True)
     key, name = AZURITE_KEY, container.container_name
     sas = generate_blob_sas(AZURITE_ACCOUNT, name, "b", account_key=key, permission=permission, expiry=expiry)
-    reply = httpx.put(f"{container.url}/b?{sas}", content=b"x", headers={"x-ms-blob-type": "BlockBlob"})
+    reply = httpx.put(f"{container.url}/b?{sas}", content=b"x", headers={"x-ms-blob-type": "BlockBlob"}, **PATIENTLY)
     assert reply.status_code == 201
     assert hook.wait_for(1)[0].event["data"]["url"] == f"{container.url}/b"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.localcloud.functions_host_process import SAMPLE_APP, HostProcess, running, until
+from tests.localcloud.functions_host_process import PATIENTLY, SAMPLE_APP, HostProcess, running, until
 
 pytestmark = pytest.mark.host
 
@@ -202,7 +202,7 @@ def test_a_function_longer_than_its_timeout_has_failed(tmp_path: Path) -> None:
 
 
 def test_a_connection_is_kept_alive(host: HostProcess) -> None:
-    with httpx.Client(base_url=host.url) as client:
+    with httpx.Client(base_url=host.url, **PATIENTLY) as client:
         assert [client.get("/api/whoami").status_code for _ in range(3)] == [200, 200, 200]
 
 

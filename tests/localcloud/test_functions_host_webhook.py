@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from localcloud.functions_host.keys import webhook_url
-from tests.localcloud.functions_host_process import HostProcess, running
+from tests.localcloud.functions_host_process import PATIENTLY, HostProcess, running
 
 pytestmark = pytest.mark.host
 
@@ -50,7 +50,10 @@ def deliver(host: HostProcess, body: object, function: str = "on_event", **heade
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     url = webhook_url(host.url, function, host.keys)
     return httpx.post(
-        url, content=content, headers={**NOTIFICATION, **{k.replace("_", "-"): v for k, v in headers.items()}}
+        url,
+        content=content,
+        headers={**NOTIFICATION, **{k.replace("_", "-"): v for k, v in headers.items()}},
+        **PATIENTLY,
     )
 
 
@@ -94,7 +97,7 @@ def test_a_body_that_is_no_event_is_refused(host: HostProcess, body: bytes) -> N
 def test_another_event_type_header_is_refused(host: HostProcess) -> None:
     answer = deliver(host, [event("h-1")], aeg_event_type="Surprise")
     assert (answer.status_code, answer.text) == (400, "no such aeg-event-type: 'surprise'")
-    assert httpx.post(webhook_url(host.url, "on_event", host.keys), json=[event("h-2")]).status_code == 400
+    assert httpx.post(webhook_url(host.url, "on_event", host.keys), json=[event("h-2")], **PATIENTLY).status_code == 400
     assert deliver(host, [], aeg_event_type="Unsubscribe").status_code == 202
 
 
@@ -111,8 +114,10 @@ def test_only_the_system_key_and_the_master_key_deliver(host: HostProcess, key: 
     keys = host.keys
     secret = {"host": keys.host["default"], "system": keys.event_grid, "master": keys.master}.get(key or "", key)
     url = f"{host.url}/runtime/webhooks/eventgrid?functionName=on_event"
-    in_query = httpx.post(f"{url}&code={secret or ''}", json=[event(f"k-{key}")], headers=NOTIFICATION)
-    in_header = httpx.post(url, json=[event(f"k-{key}")], headers={**NOTIFICATION, "x-functions-key": secret or ""})
+    in_query = httpx.post(f"{url}&code={secret or ''}", json=[event(f"k-{key}")], headers=NOTIFICATION, **PATIENTLY)
+    in_header = httpx.post(
+        url, json=[event(f"k-{key}")], headers={**NOTIFICATION, "x-functions-key": secret or ""}, **PATIENTLY
+    )
     assert (in_query.status_code, in_header.status_code) == (status, status)
 
 
@@ -130,10 +135,10 @@ def test_the_validation_handshake_is_answered_by_the_host(host: HostProcess) -> 
 def test_the_cloud_events_handshake_is_answered_by_the_host(host: HostProcess) -> None:
     url = webhook_url(host.url, "on_event", host.keys)
     answer = httpx.options(
-        url, headers={"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"}
+        url, headers={"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"}, **PATIENTLY
     )
     assert answer.status_code == 200
     assert answer.headers["webhook-allowed-origin"] == "eventgrid.azure.net"
     assert answer.headers["webhook-allowed-rate"] == "120"
-    without = httpx.options(url)
+    without = httpx.options(url, **PATIENTLY)
     assert (without.status_code, without.text) == (400, "the header WebHook-Request-Origin is missing")

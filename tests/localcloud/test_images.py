@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 from localcloud import images
 from localcloud.config import Cloud
 from localcloud.images import ImageError
+from tests.localcloud.functions_host_process import PATIENTLY
 
 pytestmark = pytest.mark.buildah
 
@@ -104,7 +104,7 @@ def test_it_runs_as_nobody_and_writes_nothing(tree: Path) -> None:
         deadline = time.monotonic() + 90
         while True:
             try:
-                reply = httpx.get(f"http://127.0.0.1:{port}/readyz")
+                reply = httpx.get(f"http://127.0.0.1:{port}/readyz", **PATIENTLY)
                 if "being loaded" not in reply.text:
                     break
             except httpx.TransportError:
@@ -135,11 +135,9 @@ def test_a_code_publish_moves_only_the_small_layers(built: str, registry: Cloud)
     assert first != second
     layers = []
     for digest in (first, second):
-        request = urllib.request.Request(
-            f"http://{registry.registry}/v2/{repository}/manifests/{digest}", headers={"Accept": MANIFEST}
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            layers.append({layer["digest"]: layer["size"] for layer in json.load(reply)["layers"]})
+        url = f"http://{registry.registry}/v2/{repository}/manifests/{digest}"
+        manifest = httpx.get(url, headers={"Accept": MANIFEST}, **PATIENTLY).raise_for_status().json()
+        layers.append({layer["digest"]: layer["size"] for layer in manifest["layers"]})
     new = {digest: size for digest, size in layers[1].items() if digest not in layers[0]}
     assert sum(new.values()) < 200_000
     assert sum(layers[1].values()) > 50_000_000

@@ -16,7 +16,7 @@ from localcloud.config import Cloud
 from localcloud.eventgrid.client import RelayClient
 from localcloud.registry import Registry, TokenAuth
 from tests.localcloud.eventgrid_parts import Webhook, relay_in, running, webhook
-from tests.localcloud.functions_host_process import free_port, until
+from tests.localcloud.functions_host_process import PATIENTLY, free_port, until
 
 pytestmark = pytest.mark.registry
 
@@ -69,7 +69,7 @@ def subjects(hook: Webhook, repository: str) -> list[tuple[str, str]]:
 
 def test_a_pushed_image_is_told(told: tuple[Registry, RelayClient, Webhook]) -> None:
     registry, _, hook = told
-    with httpx.Client(base_url=registry.url, headers={"User-Agent": "pusher/1"}) as client:
+    with httpx.Client(base_url=registry.url, headers={"User-Agent": "pusher/1"}, **PATIENTLY) as client:
         push_blob(client, "team/app", b"{}")
         digest = push_manifest(client, "team/app", "main", image(b"{}"))
     (got,) = hook.wait_for(1)
@@ -90,7 +90,7 @@ def test_a_pushed_image_is_told(told: tuple[Registry, RelayClient, Webhook]) -> 
 def test_an_index_its_parts_and_a_deletion(told: tuple[Registry, RelayClient, Webhook]) -> None:
     registry, _, hook = told
     already = len(hook.notifications)
-    with httpx.Client(base_url=registry.url) as client:
+    with httpx.Client(base_url=registry.url, **PATIENTLY) as client:
         push_blob(client, "multi", b"{}")
         digest = push_manifest(client, "multi", None, image(b"{}"))
         parts = [{"mediaType": MANIFEST, "digest": digest, "size": len(json.dumps(image(b"{}")))}]
@@ -107,7 +107,7 @@ def test_an_index_its_parts_and_a_deletion(told: tuple[Registry, RelayClient, We
 
 def test_a_mounted_blob_is_not_told(told: tuple[Registry, RelayClient, Webhook]) -> None:
     registry, relay, hook = told
-    with httpx.Client(base_url=registry.url) as client:
+    with httpx.Client(base_url=registry.url, **PATIENTLY) as client:
         push_blob(client, "source", b"layer")
         mount = {"mount": digest_of(b"layer"), "from": "source"}
         assert client.post("/v2/mounted/blobs/uploads/", params=mount).status_code == 201
@@ -128,7 +128,7 @@ def test_pushes_wait_for_a_relay_that_is_down(tmp_path: Path) -> None:
         try:
             with running(relay) as client:
                 client.subscribe("images", topic="registry", endpoint=hook.url)
-            with httpx.Client(base_url=registry.url) as client_of_registry:
+            with httpx.Client(base_url=registry.url, **PATIENTLY) as client_of_registry:
                 push_blob(client_of_registry, "app", b"{}")
                 push_manifest(client_of_registry, "app", "main", image(b"{}"))
             with running(relay):
@@ -141,7 +141,7 @@ def test_what_is_stored_outlives_a_restart(tmp_path: Path) -> None:
     registry = Registry(tmp_path, free_port())
     program = registry.start()
     try:
-        with httpx.Client(base_url=registry.url) as client:
+        with httpx.Client(base_url=registry.url, **PATIENTLY) as client:
             push_blob(client, "app", b"{}")
             session = client.post("/v2/app/blobs/uploads/").headers["Location"]
             session = client.patch(session, content=b"half").headers["Location"]
@@ -150,7 +150,7 @@ def test_what_is_stored_outlives_a_restart(tmp_path: Path) -> None:
         program.stop()
         registry.start()
         assert program.pid() not in (None, pid)
-        with httpx.Client(base_url=registry.url) as client:
+        with httpx.Client(base_url=registry.url, **PATIENTLY) as client:
             assert client.head(f"/v2/app/blobs/{digest_of(b'{}')}").status_code == 200
             url = httpx.URL(session).copy_merge_params({"digest": digest_of(b"half done")})
             assert client.put(url, content=b" done").status_code == 201  # an upload goes on where it stopped
@@ -167,7 +167,7 @@ def test_a_registry_that_asks_for_tokens(tmp_path: Path) -> None:
     registry = replace(Registry(tmp_path, free_port()), token_auth=auth)
     program = registry.start()
     try:
-        reply = httpx.get(f"{registry.url}/v2/")
+        reply = httpx.get(f"{registry.url}/v2/", **PATIENTLY)
         assert reply.status_code == 401
         challenge = reply.headers["WWW-Authenticate"]
         assert challenge == 'Bearer realm="http://127.0.0.1:9/oauth2/token",service="local"'
@@ -177,4 +177,4 @@ def test_a_registry_that_asks_for_tokens(tmp_path: Path) -> None:
 
 def test_a_cloud_has_one(registry: Cloud) -> None:
     assert registries.program(registry).pid() is not None
-    assert httpx.get(f"http://{registry.registry}/v2/").json() == {}
+    assert httpx.get(f"http://{registry.registry}/v2/", **PATIENTLY).json() == {}
