@@ -27,7 +27,7 @@ from pathlib import Path
 import urllib3
 from kubernetes import client, config, watch
 
-from localcloud.processes import Program, StartError
+from localcloud.processes import Program, StartError, cannot_listen, not_there
 
 NETWORK = ipaddress.ip_network("127.77.0.0/16")
 
@@ -39,6 +39,13 @@ REMEMBERED = 1000
 
 RECONNECT_SECONDS = 1.0
 RELOAD_EVERY_SECONDS = 1.0
+SERVES_WITHIN_SECONDS = 30.0
+
+LOOK_AGAIN_SECONDS = 300
+"""So long is a change of Services waited for."""
+
+TRY_AGAIN_SECONDS = 15
+"""So long while a door is not open that should be."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Addresses:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._places: dict[str, int] = json.loads(file.read_text()) if file.exists() else dict(RESERVED)
+        self._places = self._read()
 
     def of(self, service: str) -> str:
         """Return the address of a Service (namespace/name); a new one gets the lowest that is free."""
@@ -111,6 +118,15 @@ class Addresses:
             kept = {*all_but, *RESERVED}
             self._places = {service: place for service, place in self._places.items() if service in kept}
             self._write()
+
+    def _read(self) -> dict[str, int]:
+        if not self._file.exists():
+            return dict(RESERVED)
+        try:
+            return {str(service): int(place) for service, place in json.loads(self._file.read_text()).items()}
+        except (ValueError, AttributeError, TypeError) as error:  # as a machine that lost its power leaves files
+            _say(f"{self._file} cannot be read, so Services get new addresses: {error}")
+            return dict(RESERVED)
 
     def _write(self) -> None:
         fresh = self._file.with_suffix(".new")
@@ -134,14 +150,7 @@ def configuration(doors: Iterable[Door], *, status_socket: Path) -> str:
     option redispatch 1
 """
     ]
-    parts += [
-        f"""
-listen {door.name}
-    bind {door.address}:{door.port}
-    server service {door.cluster_address}:{door.port}
-"""
-        for door in sorted(doors)
-    ]
+    parts += [_section(door) for door in sorted(doors)]
     body = "".join(parts)
     return f"""global
     description {fingerprint(body)}
@@ -149,6 +158,14 @@ listen {door.name}
     stats socket {status_socket} mode 600 level admin expose-fd listeners
 
 {body}"""
+
+
+def _section(door: Door) -> str:
+    return f"""
+listen {door.name}
+    bind {door.address}:{door.port}
+    server service {door.cluster_address}:{door.port}
+"""
 
 
 def fingerprint(text: str) -> str:
@@ -167,22 +184,39 @@ class HAProxy:
         self._asked_at = float("-inf")
 
     def serve(self, doors: Sequence[Door]) -> None:
-        """Make HAProxy listen at exactly these doors; raise StartError if it does not take them."""
+        """Make HAProxy listen at exactly these doors; raise StartError, and leave it as it was, if it does not."""
         text = configuration(doors, status_socket=self._status_socket)
         running = self._program.pid()
         if not doors:
             self._program.stop()
             return
-        if running is not None and self._configuration.exists() and self._configuration.read_text() == text:
+        if self._works_by() == text:
             return
         fresh = self._state / "haproxy.cfg.new"
         fresh.write_text(text)
-        checked = subprocess.run(["haproxy", "-c", "-q", "-f", str(fresh)], capture_output=True, text=True, check=False)
+        try:
+            checked = subprocess.run(["haproxy", "-c", "-f", str(fresh)], capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise StartError(not_there("haproxy")) from error
         if checked.returncode != 0:
-            raise StartError(f"HAProxy refuses {fresh}: {checked.stderr.strip()}")
+            said = re.findall(r"^\[ALERT\] *\(\d+\) : (.*)$", checked.stderr, re.MULTILINE)
+            raise StartError(f"HAProxy refuses {fresh}: {'; '.join(said) or checked.stderr.strip()}")
+        before = self._state / "haproxy.cfg.before"
+        goes_on = running is not None and self._configuration.exists()
+        if goes_on:
+            self._configuration.replace(before)
         fresh.replace(self._configuration)
         self._asked_at = float("-inf")
-        self._program.start(functools.partial(self._serves, text, reload=running is not None), within_seconds=60)
+        ready = functools.partial(self._serves, text, reload=running is not None)
+        try:
+            self._program.start(ready, within_seconds=SERVES_WITHIN_SECONDS)
+        except StartError:
+            if goes_on:
+                before.replace(self._configuration)  # its worker from before is still there
+            else:
+                self._program.stop()
+                self._configuration.unlink()
+            raise
 
     def _serves(self, text: str, *, reload: bool) -> bool:
         """Return whether HAProxy works by this configuration; ask it to read its file until it does.
@@ -199,9 +233,17 @@ class HAProxy:
         return False
 
     def listens_at(self, door: Door) -> bool:
-        """Return whether the running HAProxy has this door."""
-        bind = f"    bind {door.address}:{door.port}\n"
-        return self._program.pid() is not None and bind in self._configuration.read_text()
+        """Return whether the running HAProxy listens at this door's port."""
+        return f"    bind {door.address}:{door.port}\n" in self._works_by()
+
+    def has(self, door: Door) -> bool:
+        """Return whether the running HAProxy has this door, with the same cluster address behind it."""
+        return _section(door) in self._works_by()
+
+    def _works_by(self) -> str:
+        """Return the configuration of the running HAProxy, empty if none runs."""
+        runs = self._program.pid() is not None and self._configuration.exists()
+        return self._configuration.read_text() if runs else ""
 
 
 class LoadBalancer:
@@ -212,17 +254,20 @@ class LoadBalancer:
         self._core = core
         self._addresses = Addresses(state / "addresses.json")
         self._haproxy = HAProxy(state, status_socket)
-        self._refused: set[Door] = set()
+        self._trouble: dict[str, str] = {}
 
     def run(self) -> None:
-        """Follow the cluster for ever; an API server that goes away is waited for."""
+        """Follow the cluster for ever; an API server that goes away is waited for, and so is room on the disk."""
         while True:
             try:
                 version = self.reconcile()
                 self._wait_for_change(version)
             except (urllib3.exceptions.HTTPError, client.ApiException) as error:
-                print(f"{datetime.now(UTC):%H:%M:%S} waiting for the API server: {error}", file=sys.stderr, flush=True)
+                _say(f"waiting for the API server: {error}")
                 time.sleep(RECONNECT_SECONDS)
+            except (OSError, StartError) as error:
+                _say(f"the doors stay as they are: {error}; it is tried again in {TRY_AGAIN_SECONDS} s")
+                time.sleep(TRY_AGAIN_SECONDS)
 
     def reconcile(self) -> str:
         """Open and close doors for the Services there are now; return the version of the list that was read."""
@@ -234,25 +279,55 @@ class LoadBalancer:
             for wanted in wishes
             for port in wanted.ports
         ]
-        self._haproxy.serve([door for door in doors if self._may_open(door)])
+        self._open(doors)
         for wanted in wishes:
-            self._tell_address(wanted)
+            if wanted.service not in self._trouble:  # somebody else may listen there
+                self._tell_address(wanted)
         return str(listed.metadata.resource_version)  # type: ignore[union-attr]  # a list always has it
 
-    def _may_open(self, door: Door) -> bool:
-        """Return whether the door's port is free or already ours; say so once on the Service when it is neither."""
-        if not self._haproxy.listens_at(door):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((door.address, door.port))
-                except OSError as error:
-                    if door not in self._refused:
-                        self._refused.add(door)
-                        self._warn(door, f"{door.address}:{door.port} cannot be opened: {error.strerror}")
-                    return False
-        self._refused.discard(door)
-        return True
+    def _open(self, doors: Sequence[Door]) -> None:
+        """Have exactly these doors open, but for those of Services that are in trouble, which are told of it."""
+        trouble: dict[str, str] = {}
+        free = []
+        again = f"tried again every {TRY_AGAIN_SECONDS} s"
+        for door in doors:
+            why = None if self._haproxy.listens_at(door) else cannot_listen(door.address, door.port)
+            if why is None:
+                free.append(door)
+            else:
+                trouble[door.service] = f"{door.address}:{door.port} cannot be opened: {why}; it is {again}"
+        try:
+            self._haproxy.serve(free)
+        except StartError:
+            trouble |= self._open_one_by_one(free)
+        known, self._trouble = self._trouble, trouble  # before it is told, which may fail
+        for service, message in trouble.items():
+            if known.get(service) != message:
+                _say(f"{service}: {message}")
+                self._warn(service, message)
+
+    def _open_one_by_one(self, doors: Sequence[Door]) -> dict[str, str]:
+        """Open the doors of each Service that HAProxy takes beside the others; return the trouble of those it does not.
+
+        What is open is kept, and comes first.
+        """
+        trouble: dict[str, str] = {}
+        again = f"tried again every {TRY_AGAIN_SECONDS} s"
+        taken = [door for door in doors if self._haproxy.has(door)]
+        by_service = sorted(set(doors) - set(taken))
+        for service, more in itertools.groupby(by_service, key=lambda door: door.service):
+            wanted = [*taken, *more]
+            try:
+                self._haproxy.serve(wanted)
+            except StartError as error:
+                trouble[service] = (
+                    f"HAProxy does not open its doors: {error}. Mend that, or delete the Service; it is {again}"
+                )
+            else:
+                taken = wanted
+        if trouble:
+            self._haproxy.serve(taken)  # also without what is no longer wanted
+        return trouble
 
     def _tell_address(self, wanted: Wish) -> None:
         """Write the door's address into the Service's status, unless it is there."""
@@ -267,9 +342,9 @@ class LoadBalancer:
             if error.status != 404:  # deleted since it was listed
                 raise
 
-    def _warn(self, door: Door, message: str) -> None:
+    def _warn(self, service: str, message: str) -> None:
         """Leave a warning event on the Service, where `kubectl describe` shows it."""
-        namespace, name = door.service.split("/")
+        namespace, name = service.split("/")
         now = datetime.now(UTC)
         self._core.create_namespaced_event(
             namespace,
@@ -280,7 +355,7 @@ class LoadBalancer:
                 ),
                 type="Warning",
                 reason="DoorRefused",
-                message=message,
+                message=message[:1024],  # the API server takes no longer one
                 first_timestamp=now,
                 last_timestamp=now,
                 count=1,
@@ -289,10 +364,11 @@ class LoadBalancer:
         )
 
     def _wait_for_change(self, version: str) -> None:
-        """Return when a Service that wants a door, or had one, was changed, or after some minutes."""
+        """Return when a Service that wants a door, or had one, was changed, or after a while."""
+        within_seconds = TRY_AGAIN_SECONDS if self._trouble else LOOK_AGAIN_SECONDS
         follow = watch.Watch()
         for event in follow.stream(
-            self._core.list_service_for_all_namespaces, resource_version=version, timeout_seconds=300
+            self._core.list_service_for_all_namespaces, resource_version=version, timeout_seconds=within_seconds
         ):
             if event["raw_object"]["spec"].get("type") == "LoadBalancer" or event["type"] == "MODIFIED":
                 follow.stop()
@@ -314,6 +390,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     config.load_kube_config(options.kubeconfig)
     LoadBalancer(client.CoreV1Api(), options.state, options.socket).run()
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 def _haproxy(state: Path) -> Program:
