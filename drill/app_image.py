@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import platform
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import httpx
 
 from localcloud import making, toolchains
 from localcloud.config import cache_root
-from localcloud.kubernetes.static_image import ARCHITECTURES
+from localcloud.debian import architecture
 from shipmate.core.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from shipmate.core.refs import Digest, digest_of
 
@@ -75,7 +74,7 @@ class AppImage:
     def config(self, version: str, revision: str) -> bytes:
         """Return the config of a version."""
         document = {
-            "architecture": ARCHITECTURES[platform.machine()],
+            "architecture": architecture(),
             "os": "linux",
             "config": {
                 "Entrypoint": ["/app"],

@@ -41,6 +41,9 @@ OPTIONS = (
     "    same, to build the app image with buildah and mmdebstrap."
 )
 
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""What the kernel calls the processor, and what Debian and images do."""
+
 POLICY_FILE = Path("/usr/sbin/policy-rc.d")
 POLICY = "#!/bin/sh\n# Written while the local cloud of Shipmate installs packages: start no services.\nexit 101\n"
 
@@ -51,8 +54,22 @@ def require_root() -> None:
         raise SetupError(f"the local cloud needs Linux, and this is {platform.system()}. {OPTIONS}")
     if shutil.which("apt-get") is None or shutil.which("dpkg-query") is None:
         raise SetupError(f"the local cloud is made of Debian's packages, and this system has no apt-get. {OPTIONS}")
+    architecture()
     if os.geteuid() != 0:
         raise SetupError(f"the local cloud needs root: it builds images and starts containers. {OPTIONS}")
+
+
+def architecture() -> str:
+    """Return what images call this machine's processor. Raises SetupError for one that nothing here is made for."""
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        known = " and ".join(f"{kernel} ({image})" for kernel, image in ARCHITECTURES.items())
+        raise SetupError(
+            f"the local cloud runs on machines that `uname -m` calls {known}, and this one is {machine or 'unknown'}: "
+            "run it on one of those, a virtual machine or a Codespace for example. With a Kubernetes of your own, its "
+            "nodes must be of the same kind as that machine"
+        )
+    return ARCHITECTURES[machine]
 
 
 def ensure_packages(names: Sequence[str] = DEBIAN_PACKAGES) -> None:

@@ -5,7 +5,6 @@ with a pod on each node and a Service, sees whether they get what the demo's wil
 """
 
 import json
-import platform
 import secrets
 import socket
 import time
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from localcloud.kubernetes.static_image import ARCHITECTURES
+from localcloud import debian
 from localcloud.processes import StartError
 from localcloud.targets import TargetCluster
 
@@ -49,7 +48,7 @@ def look(cluster: TargetCluster, namespace: str) -> None:
     """Ask whether the cluster answers, is new enough, lets us do what the demo does, and has nodes for our image.
 
     The demo's target is to live in `namespace`, which must not be there or be of an earlier demo. Raises StartError
-    with what is missing.
+    with what is missing, and SetupError for a machine that the demo's image cannot be built on.
     """
     told = json.loads(cluster.run("version", "--output=json", "--request-timeout=10s"))["serverVersion"]
     version = int(told["major"]), int("".join(digit for digit in told["minor"] if digit.isdigit()))
@@ -70,7 +69,7 @@ def look(cluster: TargetCluster, namespace: str) -> None:
             f"context {cluster.context} has a namespace {namespace!r} that no demo made: the demo would put its own "
             f"Deployment there. Use another cluster, or if nobody needs it: kubectl delete namespace {namespace}"
         )
-    ours = ARCHITECTURES[platform.machine()]
+    ours = debian.architecture()
     others = {f"{name} is {kind}" for name, kind, _ in _nodes(cluster) if kind != ours}
     if others:
         raise StartError(

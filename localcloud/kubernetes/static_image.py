@@ -3,12 +3,10 @@
 import hashlib
 import io
 import json
-import platform
 import tarfile
 from pathlib import Path
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""What the kernel calls the processor, and what images do."""
+from localcloud.debian import architecture
 
 
 def image_archive(program: Path, *, name: str) -> bytes:
@@ -24,7 +22,7 @@ def image_archive(program: Path, *, name: str) -> bytes:
         tar.addfile(entry, io.BytesIO(content))
     blobs: list[bytes] = [layer.getvalue()]
     config = {
-        "architecture": ARCHITECTURES[platform.machine()],
+        "architecture": architecture(),
         "os": "linux",
         "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535"},
         "rootfs": {"type": "layers", "diff_ids": [_digest(blobs[0])]},

@@ -29,6 +29,17 @@ def test_a_machine_that_does_not_do_is_told_its_options(
     assert "make demo CONTEXT=<kubeconfig context>" in str(told.value)
 
 
+def test_a_machine_of_another_kind_is_told_which_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(making.SetupError) as told:
+        debian.ensure_packages()
+    assert str(told.value) == (
+        "the local cloud runs on machines that `uname -m` calls x86_64 (amd64) and aarch64 (arm64), and this one is "
+        "riscv64: run it on one of those, a virtual machine or a Codespace for example. With a Kubernetes of your own, "
+        "its nodes must be of the same kind as that machine"
+    )
+
+
 def test_missing_packages_are_named() -> None:
     assert debian.missing_packages(["dpkg", "no-such-package-anywhere", "coreutils"]) == ["no-such-package-anywhere"]
 

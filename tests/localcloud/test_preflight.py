@@ -15,6 +15,7 @@ from localcloud.access import controller_kubeconfig
 from localcloud.config import Cloud
 from localcloud.kubernetes import cluster as kubernetes
 from localcloud.kubernetes.layout import CONTEXT, default_layout
+from localcloud.making import SetupError
 from localcloud.processes import StartError
 from localcloud.targets import TargetCluster
 
@@ -158,6 +159,14 @@ def test_what_is_missing_is_told_before_anything_is_made(
         preflight.look(cluster(**answers), "vision")
     assert words in str(told.value)
     assert not any(line.startswith(("create", "apply")) for line in (tmp_path / "asked").read_text().splitlines())
+
+
+def test_a_machine_that_no_image_is_built_on_is_told_which_will_do(
+    cluster: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "ppc64le")
+    with pytest.raises(SetupError, match=r"x86_64 \(amd64\) and aarch64 \(arm64\), and this one is ppc64le: run it on"):
+        preflight.look(cluster(get_namespace="namespace/vision", get_role="role/shipmate"), "vision")
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
