@@ -4,6 +4,7 @@ Verbs are thin; `localcloud.cloud` does the work. Talk goes to standard error, w
 Exit codes: 0 done, 1 something did not work, 2 wrong usage.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ from localcloud import debian, images
 from localcloud import setup as ensure
 from localcloud.access import AccessError
 from localcloud.cloud import LocalCloud
-from localcloud.config import CLOUDS, Cloud
+from localcloud.config import CLOUDS, Cloud, cache_root, state_root
 from localcloud.eventgrid.client import RelayError
+from localcloud.functions_host.errors import AppError
 from localcloud.kubernetes import cluster
 from localcloud.kubernetes.layout import default_layout
 from localcloud.making import SetupError
@@ -43,8 +45,13 @@ class Verbs(click.Group):
         """Run the verb."""
         try:
             return super().invoke(ctx)
-        except (StartError, SetupError, AccessError, RelayError, ShipmateError, images.ImageError) as error:
+        except (StartError, SetupError, AccessError, RelayError, AppError, ShipmateError, images.ImageError) as error:
             say("failed", str(error))
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            say("failed", no_room(error))
             ctx.exit(1)
 
 
@@ -93,6 +100,10 @@ def down(*, names: tuple[str, ...], everything: bool) -> None:
         else:
             LocalCloud(Cloud(name)).stop()
         say("done", f"stopped   {name}")
+    if KUBERNETES in wanted and KUBERNETES not in running and cluster.is_left_over():
+        cluster.down()
+        running.append(KUBERNETES)
+        say("done", "cleaned   what a Kubernetes left that no longer runs")
     if not running:
         say("idle", f"not running: {', '.join(wanted)}")
 
@@ -141,6 +152,14 @@ def registry_address(text: str) -> str:
     if scheme == "http" and not local:
         raise click.BadParameter(f"{text!r}: plain http is for a registry on this machine (http://localhost:<port>)")
     return url
+
+
+def no_room(error: OSError) -> str:
+    """Return what to do about a full disk."""
+    return (
+        f"{error}: make room and run it again, it goes on where it was. "
+        f"`du -sh {cache_root()} {state_root()}` shows what the local cloud keeps"
+    )
 
 
 def _running() -> list[str]:

@@ -27,7 +27,7 @@ from pathlib import Path
 import urllib3
 from kubernetes import client, config, watch
 
-from localcloud.processes import Program, StartError, cannot_listen, not_there
+from localcloud.processes import Program, StartError, cannot_listen, not_there, require_free
 
 NETWORK = ipaddress.ip_network("127.77.0.0/16")
 
@@ -372,6 +372,12 @@ class LoadBalancer:
         ):
             if event["raw_object"]["spec"].get("type") == "LoadBalancer" or event["type"] == "MODIFIED":
                 follow.stop()
+
+
+def require_door(state: Path, address: str, port: int) -> None:
+    """Raise StartError if a door that is to be opened would not be, because another program listens there."""
+    if not HAProxy(state, Path()).listens_at(Door("", address, port, "")):
+        require_free(address, port, what="the app's public door")
 
 
 def stop(state: Path) -> None:

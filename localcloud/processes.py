@@ -28,6 +28,10 @@ class StartError(Exception):
     """A part of the local cloud did not come up; the message names the log to read."""
 
 
+class Stopped(StartError):
+    """A part ended while it was starting."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A program to run in the background: its name, command line and the folder for its pid file and log.
@@ -75,7 +79,7 @@ class Program:
         deadline = time.monotonic() + within_seconds
         while not ready():
             if self.pid() is None:
-                raise StartError(f"{self.name} stopped while it was starting; read {self.log}\n{self.log_tail()}")
+                raise Stopped(f"{self.name} stopped while it was starting; read {self.log}\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise StartError(f"{self.name} is not ready after {within_seconds:.0f} s; read {self.log}")
             time.sleep(0.05)
@@ -143,9 +147,9 @@ def talk_directly() -> None:
     os.environ.update(without_proxy(os.environ))
 
 
-def require_free(address: str, port: int, *, what: str, within_seconds: float = TAKEN_FOR_SECONDS) -> None:
+def require_free(address: str, port: int, *, what: str) -> None:
     """Raise StartError, which names `what` needs the port, if another program still listens there after a while."""
-    deadline = time.monotonic() + within_seconds
+    deadline = time.monotonic() + TAKEN_FOR_SECONDS
     while (trouble := cannot_listen(address, port)) is not None:
         if time.monotonic() > deadline:
             raise StartError(f"{what} cannot listen at {address}:{port}: {trouble}, and try again")

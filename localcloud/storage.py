@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from localcloud.config import Cloud, connection_string
-from localcloud.processes import Program, answers
+from localcloud.processes import Program, StartError, Stopped, answers
 from localcloud.setup import ensure_azurite
 
 
@@ -62,9 +62,18 @@ class Azurite:
     def start(self, *, within_seconds: float = 60) -> Program:
         """Start it unless it runs, install it first if need be, and return it when it answers. Raises StartError."""
         program = self.program(tuple(ensure_azurite()))
+        known = self.data.exists()
         self.data.mkdir(parents=True, exist_ok=True)
         blobs, queues = (answers(f"http://127.0.0.1:{port}/") for port in (self.blob_port, self.queue_port))
-        program.start(lambda: blobs() and queues(), within_seconds=within_seconds)
+        try:
+            program.start(lambda: blobs() and queues(), within_seconds=within_seconds)
+        except Stopped as error:
+            if not known:
+                raise
+            raise StartError(
+                f"{error}\nIf the machine lost its power or its disk was full, what Azurite stored may be damaged: "
+                f"`rm -r {self.data}` gives it up, with the ledger in it, and the next start begins anew"
+            ) from error
         return program
 
 

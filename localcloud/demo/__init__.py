@@ -4,18 +4,21 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
 
 from examples.packages import DownloadError
 from examples.publish import AlreadyPublished
-from localcloud import debian, images, preflight, registry, setup
+from localcloud import debian, images, loadbalancer, preflight, registry, setup
 from localcloud.access import AccessError
 from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
 from localcloud.demo.api import Api, ApiError
 from localcloud.demo.show import Screen
 from localcloud.demo.story import DemoError, Story
+from localcloud.functions_host.errors import AppError
+from localcloud.kubernetes.layout import default_layout
 from localcloud.making import SetupError
 from localcloud.processes import StartError
 from shipmate.errors import ShipmateError
@@ -29,6 +32,7 @@ _EXPECTED = (
     AccessError,
     AlreadyPublished,
     ApiError,
+    AppError,
     AzureError,
     DemoError,
     DownloadError,
@@ -59,6 +63,9 @@ def _run(screen: Screen, local: LocalCloud) -> None:
         screen.step(f"looking at the cluster of context {local.context}: nothing is changed yet")
         preflight.look(local.target_cluster(), NAMESPACE)
         screen.done("it answers, is new enough, and may be used")
+    else:
+        door = urlsplit(EXAMPLE_URL)
+        loadbalancer.require_door(default_layout().state / "loadbalancer", str(door.hostname), int(door.port or 80))
     screen.step("setting up: what is missing is installed and built once, and kept outside the tree")
     debian.ensure_packages(debian.FOR_IMAGES if foreign else debian.DEBIAN_PACKAGES)
     setup.ensure_registry()

@@ -100,7 +100,7 @@ def read_keys(path: Path) -> Keys:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AppError(
             f'{path} is no key file: it needs "master" and "system": {{"{EVENT_GRID_KEY}": …}}, '
-            f"each a string ({error!r})"
+            f"each a string ({error!r}). Remove it, and the next start makes new keys"
         ) from error
     return keys
 

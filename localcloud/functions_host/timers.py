@@ -86,7 +86,7 @@ def _read(path: Path, schedule: str) -> tuple[datetime, datetime | None]:
     """Return when the timer fired last and when it is due; a changed schedule starts anew."""
     try:
         status = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a machine that loses its power may leave an empty one
         return _NEVER, None
     if status["schedule"] != schedule:
         return _NEVER, None

@@ -126,7 +126,10 @@ def _still_good(folder: Path, now: dt.datetime) -> bool:
     wanted += ["ca.crt", "service-accounts.key", *(f"{name}.kubeconfig" for name in KUBECONFIGS)]
     if not all((folder / name).is_file() for name in wanted):
         return False
-    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    try:
+        authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    except ValueError:  # as a machine that lost its power leaves files
+        return False
     return authority.not_valid_before_utc <= now <= authority.not_valid_after_utc - dt.timedelta(days=RENEW_BEFORE_DAYS)
 
 

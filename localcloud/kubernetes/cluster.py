@@ -42,7 +42,7 @@ from localcloud.kubernetes.layout import (
     Layout,
     default_layout,
 )
-from localcloud.processes import Program, StartError
+from localcloud.processes import Program, StartError, Stopped
 
 SYSCTLS = "sysctls.json"
 MOST_STARTS = 5
@@ -95,6 +95,11 @@ def status(layout: Layout | None = None) -> dict[str, int | None]:
 def is_up(layout: Layout | None = None) -> bool:
     """Return whether every program runs."""
     return all(status(layout).values())
+
+
+def is_left_over(layout: Layout | None = None) -> bool:
+    """Return whether a cluster was begun that nobody took down, whether it runs or not: after a reboot, for example."""
+    return ((layout or default_layout()).state / SYSCTLS).exists()
 
 
 def add_registry_mirror(host_port: str, layout: Layout | None = None) -> None:
@@ -248,7 +253,7 @@ def _start_etcd(etcd: Program, layout: Layout) -> None:
     known = layout.etcd.exists()
     try:
         etcd.start(functools.partial(_listens, ETCD_PORT))
-    except StartError as error:
+    except Stopped as error:
         if not known:
             raise
         raise StartError(

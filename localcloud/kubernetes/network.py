@@ -12,9 +12,10 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from localcloud.kubernetes.layout import BRIDGE, NETWORK, NODE_ADDRESS, POD_NETWORK, SERVICE_NETWORK
-from localcloud.processes import StartError
+from localcloud.processes import StartError, not_there
 
 FALLBACK_METRIC = "4278198272"
 """Worse than any route a person or a DHCP client writes (they stay below 2^32 - 16 million)."""
@@ -69,7 +70,10 @@ SYSCTLS_OF_PROXY = ("net.ipv4.conf.all.route_localnet", "net.ipv4.ip_forward")
 
 def run(*command: str, stdin: str | None = None) -> str:
     """Run a command of the machine and return its output; raise StartError with what it said if it fails."""
-    finished = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    try:
+        finished = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise StartError(not_there(command[0])) from error
     if finished.returncode != 0:
         raise StartError(f"`{' '.join(command)}` failed: {(finished.stderr or finished.stdout).strip()}")
     return finished.stdout
@@ -77,7 +81,10 @@ def run(*command: str, stdin: str | None = None) -> str:
 
 def succeeds(*command: str) -> bool:
     """Return whether a command of the machine succeeds."""
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError as error:
+        raise StartError(not_there(command[0])) from error
 
 
 def check_free(network: str = NETWORK) -> None:
@@ -158,7 +165,7 @@ def take_down() -> None:
 def remember_sysctls(file: Path) -> None:
     """Write down the kernel settings that the cluster's programs change, once a boot."""
     boot = boot_id()
-    if file.exists() and json.loads(file.read_text())["boot"] == boot:
+    if _remembered(file).get("boot") == boot:
         return
     values = {name: _sysctl(name).read_text().strip() for name in (*SYSCTLS_OF_KUBELET, *SYSCTLS_OF_PROXY)}
     fresh = file.with_suffix(".new")
@@ -170,12 +177,20 @@ def restore_sysctls(file: Path) -> None:
     """Set the kernel settings back to what was written down in this boot, if anything was."""
     if not file.exists():
         return
-    remembered = json.loads(file.read_text())
-    if remembered["boot"] == boot_id():
+    remembered = _remembered(file)
+    if remembered.get("boot") == boot_id():
         for name, value in remembered["values"].items():
             if _sysctl(name).read_text().strip() != value:
                 _sysctl(name).write_text(value)
     file.unlink()
+
+
+def _remembered(file: Path) -> dict[str, Any]:
+    """Return what was written down, empty if nothing was, or not as a whole: then the machine has started since."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def boot_id() -> str:

@@ -9,6 +9,9 @@ from click.testing import CliRunner, Result
 from localcloud import __main__ as program
 from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
+from localcloud.functions_host.errors import AppError
+from localcloud.kubernetes import cluster
+from localcloud.kubernetes.layout import default_layout
 from localcloud.making import SetupError
 from localcloud.processes import Program, StartError
 
@@ -64,7 +67,9 @@ def test_what_runs_is_shown_and_stopped() -> None:
         sleeper.stop()
 
 
-@pytest.mark.parametrize("error", [StartError("azurite stopped; read the log"), SetupError("make room")])
+@pytest.mark.parametrize(
+    "error", [StartError("azurite stopped; read the log"), SetupError("make room"), AppError("no key file")]
+)
 def test_trouble_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def trouble(*_: object, **__: object) -> None:
         raise error
@@ -72,6 +77,37 @@ def test_trouble_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(LocalCloud, "start", trouble)
     ended = run("up")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (1, "", f"✗ {error}\n")
+
+
+def test_a_full_disk_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, machine: Path) -> None:
+    def trouble(*_: object, **__: object) -> None:
+        Path("/dev/full").write_text("x")
+
+    monkeypatch.setattr(LocalCloud, "start", trouble)
+    ended = run("up")
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "✗ [Errno 28] No space left on device: make room and run it again, it goes on where it was. "
+        f"`du -sh {machine}/cache/shipmate {machine}/state/shipmate` shows what the local cloud keeps\n"
+    )
+
+
+def test_other_trouble_with_files_is_not_taken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trouble(*_: object, **__: object) -> None:
+        Path("/dev/null/x").read_text()
+
+    monkeypatch.setattr(LocalCloud, "start", trouble)
+    assert isinstance(run("up").exception, NotADirectoryError)
+
+
+def test_what_a_cluster_left_that_no_longer_runs_is_taken_away(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = default_layout().state / cluster.SYSCTLS
+    remembered.parent.mkdir(parents=True)
+    remembered.write_text("{}")
+    monkeypatch.setattr(cluster, "down", remembered.unlink)
+    assert run("down").stderr == "○ not running: demo\n"
+    assert run("down", "--all").stderr == "✔ cleaned   what a Kubernetes left that no longer runs\n"
+    assert run("down", "cluster").stderr == "○ not running: cluster\n"
 
 
 def test_a_wrong_targets_file_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -90,6 +90,12 @@ def test_what_is_missing_is_made_again(pki: Path) -> None:
     assert peer_after_handshake(pki, client="admin", server="kubelet", name="local")
 
 
+def test_what_a_power_cut_damaged_is_made_again(pki: Path) -> None:
+    (pki / "ca.crt").write_bytes(bytes(600))
+    ensure_certificates(pki, now=NOW)
+    assert peer_after_handshake(pki, client="admin", server="kubelet", name="local")
+
+
 def test_keys_are_for_their_owner_alone(pki: Path) -> None:
     secret = [*pki.glob("*.key"), *pki.glob("*.kubeconfig")]
     assert len(secret) == len(IDENTITIES) + 1 + len(KUBECONFIGS)

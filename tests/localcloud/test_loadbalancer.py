@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from kubernetes import client
 
-from localcloud import debian, loadbalancer
+from localcloud import debian, loadbalancer, processes
 from localcloud.loadbalancer import Addresses, Door, HAProxy, LoadBalancer, Wish, wish
 from localcloud.processes import StartError
 from tests.fakes.http_servers import Answer, Seen, answering
@@ -263,6 +263,25 @@ def test_what_fails_for_all_doors_is_told_and_the_load_balancer_goes_on(
     assert haproxy.has(door(1, server))
     words = f"the doors stay as they are: [Errno 21] Is a directory: '{in_the_way}'; it is tried again in 0.2 s"
     assert words in capfd.readouterr().err
+
+
+def test_whether_a_door_can_be_opened_is_known_beforehand(
+    haproxy: HAProxy, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "TAKEN_FOR_SECONDS", 0.1)
+    wanted = door(1, server)
+    with socket.socket() as squatter:
+        squatter.bind((wanted.address, wanted.port))
+        squatter.listen()
+        with pytest.raises(StartError) as told:
+            loadbalancer.require_door(tmp_path, wanted.address, wanted.port)
+    assert str(told.value) == (
+        f"the app's public door cannot listen at 127.77.200.1:{server.port}: Address already in use. Stop what listens "
+        f"there (`ss -ltnp sport = :{server.port}` names it), and try again"
+    )
+    loadbalancer.require_door(tmp_path, wanted.address, wanted.port)
+    haproxy.serve([wanted])
+    loadbalancer.require_door(tmp_path, wanted.address, wanted.port)
 
 
 def test_addresses_that_cannot_be_read_are_given_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,26 @@ from azure.storage.queue import QueueServiceClient
 
 from localcloud import storage
 from localcloud.config import Cloud
+from localcloud.processes import StartError
 from localcloud.storage import Azurite
 from tests.localcloud.functions_host_process import free_port
+
+
+def test_an_azurite_that_stops_over_what_is_stored_is_told_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "ensure_azurite", lambda: ["sh", "-c", "echo 'Unexpected end of JSON input'; exit 1"])
+    azurite = Azurite(tmp_path, free_port(), free_port(), free_port())
+    with pytest.raises(
+        StartError, match=r"azurite stopped while it was starting; read .*\nUnexpected end of JSON input$"
+    ):
+        azurite.start()
+    with pytest.raises(StartError) as told:
+        azurite.start()
+    assert str(told.value).endswith(
+        "\nIf the machine lost its power or its disk was full, what Azurite stored may be damaged: "
+        f"`rm -r {azurite.data}` gives it up, with the ledger in it, and the next start begins anew"
+    )
 
 
 @pytest.mark.azurite
