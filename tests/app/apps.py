@@ -29,7 +29,7 @@ class RunningApp:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.url, timeout=20)
+        self.client = httpx.Client(base_url=self.url, timeout=20, trust_env=False)
 
     def wait(self, status: int = 200, path: str = "/readyz") -> httpx.Response:
         deadline = time.monotonic() + 90

@@ -72,7 +72,9 @@ def test_nobody_drains_a_pod_from_outside(tmp_path: Path) -> None:
     assert refused.json["detail"] == "Only this pod's own preStop hook may drain it."
 
 
-def test_the_hook_drains_the_app_of_its_pod(tmp_path: Path) -> None:
+def test_the_hook_drains_the_app_of_its_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # of the pod; nobody answers there
+    monkeypatch.setenv("no_proxy", "")
     with running(tiny_folder(tmp_path), DRAIN_SECONDS="0") as app:
         app.wait()
         assert drain.main(app.client.base_url.port or 0) == 0
