@@ -38,6 +38,7 @@ class Scenario(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     chances: dict[str, float] = {}  # trouble that belongs to no call: see `hub.chance`
     reaches: tuple[str, ...] = ()  # names of tests.sim.reach
     live: dict[str, str] = {}  # target → the versions that are live at the end, as "app with model"
+    records: dict[str, tuple[str, ...]] = {}  # target and release, "vision-0 r-2" → the kinds of its entries, in order
     jitter: int | None = None  # the seed of the times that calls take; without, each takes the same
 
 
@@ -55,6 +56,18 @@ def live_versions(history: History) -> dict[str, str]:
     """Return what is live at the end, by the ledger."""
     found = {run.target.name: run.state.serving for run in history.targets}
     return {name: f"{live.app_version} with {live.model_version}" for name, live in found.items() if live is not None}
+
+
+def records(history: History) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of the entries of each release, as `Scenario.records` has them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for run in history.targets:
+        for entry in run.entries:
+            number = getattr(entry, "release", None)
+            if isinstance(number, int):
+                name = f"{run.target.name} r-{number}"
+                found[name] = (*found.get(name, ()), entry.kind_name)
+    return found
 
 
 def load(path: Path) -> Scenario:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.sim.invariants import check
 from tests.sim.reach import REACH, reached
-from tests.sim.scenario import FOLDER, live_versions, load, simulation
+from tests.sim.scenario import FOLDER, live_versions, load, records, simulation
 
 SCENARIOS = sorted(FOLDER.glob("*.json"))
 
@@ -17,4 +17,5 @@ def test_a_written_history_holds_and_comes_by_what_it_is_about(path):
     check(history)
     assert set(scenario.reaches) <= reached(run.hub, history)
     assert scenario.live.items() <= live_versions(history).items()
+    assert scenario.records.items() <= records(history).items()
     assert scenario.reaches == () or set(scenario.reaches) <= set(REACH)
