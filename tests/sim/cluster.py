@@ -24,10 +24,11 @@ type Reply = tuple[int, dict[str, str], bytes]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PodFate:
-    """How a pod will do: ready after so many seconds or never; `crashes` with an exit code."""
+    """How a pod will do: ready after so many seconds or never; `crashes` with an exit code; whether nodes can pull."""
 
     seconds: float = 1.0
     crashes: bool = False
+    pullable: bool = True
 
 
 @dataclasses.dataclass(slots=True)
@@ -245,7 +246,7 @@ class LightCluster:
             statuses=(),
         )
         fate, now = self._fate(name, container["image"]), self._now()
-        pullable = self._is_there(container["image"])
+        pullable = fate.pullable and self._is_there(container["image"])
         ready_at = now + fate.seconds if pullable and not fate.crashes else NEVER
         return _Pod(view, now, ready_at, fate.crashes, pullable)
 

@@ -85,7 +85,7 @@ _RATES = {
 _NEEDS_WRITE = frozenset({Fault.LOST_REPLY, Fault.CRASH_AFTER, Fault.REPEATED})
 OTHERS = (
     "duplicate events", "late events", "dropped events", "duplicate messages", "late messages", "outages",
-    "slow pods", "dead pods", "wrong halves", "skew", "clean-up", "people", "meddling",
+    "slow pods", "dead pods", "wrong halves", "skew", "clean-up", "people", "meddling", "lasting trouble",
 )  # fmt: skip
 """Kinds of trouble that do not belong to one call."""
 

@@ -80,6 +80,7 @@ class Truth:
     wrong_models: frozenset[Digest]  # their candidate answers wrongly or with 500: none may ever meet users
     broken_apps: frozenset[Digest]  # nobody reaches them through the public door: none may stay live
     gone_models: frozenset[Digest]  # a file of theirs was missing at some time: they could not be built
+    troubled: Mapping[Digest, str]  # halves that are in trouble for good, until all else is settled → `plans.TROUBLE`
     lost_images: Mapping[Digest, int]  # release images that the clean-up deleted → how long the ledger was by then
     mixed_up_images: frozenset[Digest]  # release images that hold another app than their labels say
 
@@ -103,6 +104,7 @@ class TargetRun:
     replayed: tuple[AnyEntry, ...]  # entries that a replay of all events and messages added after the end
     replayed_effects: tuple[str, ...]  # patches, pods, uploads that the replay caused
     swept: tuple[AnyEntry, ...] = ()  # where the timer never ran: entries that one sweep added after all was settled
+    trouble_until: int = 0  # how many entries were there when what was in trouble for good was mended
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

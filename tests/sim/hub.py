@@ -93,6 +93,7 @@ class Hub:
         self.outages: list[tuple[str, float, float]] = []  # system, from, until
         self.on_sleep: Watcher = _nobody
         self.on_crash: Watcher = _nobody
+        self.on_failure: Watcher = _nobody
         self.on_outage: Callable[[str], None] = str
         self.sleepers: dict[Actor, str] = {}  # who sleeps long, and before what
         self.actor: Actor | None = None  # who acts now, None between actors
@@ -235,6 +236,7 @@ class Hub:
         if fault is Fault.CRASH_BEFORE:
             self._crash(actor, operation)
         if fault is Fault.AWAY:
+            self.on_failure(actor, operation)
             raise Retryable(f"{name} was not served")
         try:
             result = method(*args, **kwargs)
@@ -246,6 +248,7 @@ class Hub:
         if operation.writes:
             actor.done = name
             if fault is Fault.LOST_REPLY:
+                self.on_failure(actor, operation)
                 raise (Ambiguous if operation.uncertain else Retryable)(f"{name}: the reply was lost")
             if fault is Fault.CRASH_AFTER:
                 self._crash(actor, operation)

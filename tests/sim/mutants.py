@@ -125,6 +125,7 @@ MUTANTS = (
     Mutant("events are acknowledged before they are recorded", 9, ((Pipeline, "intake", planted.acknowledge_anyway),)),
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
     Mutant("what cannot succeed is tried for ever", 10, ((gate, "PATIENCE", 1_000_000),)),
+    Mutant("what is in trouble is waited for", 10, ((plan, "_is_stuck", lambda state, release: False),)),
     Mutant("a segment is rolled without a seal", 11, ((LedgerStore, "_write", planted.unsealed),), range(7, SEEDS, 8)),
     Mutant(
         "a segment is sealed without a condition",
@@ -134,6 +135,7 @@ MUTANTS = (
     ),
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
     Mutant("an event of a tag that moved on is taken", 13, ((resolve, "_app", planted.resolve_the_event_alone),)),
+    Mutant("what is live is not published again", 13, ((plan, "_older_than_live", lambda state, pair: None),)),
     Mutant("the sweep repairs nothing", 14, ((Pipeline, "_repair", lambda self, target: 0),)),
     Mutant("what is rolled out is called live", 14, ((pipeline, "verify", planted.live_unasked),)),
     Mutant("a verdict counts for other pairs of the app", 15, ((pipeline, "gate", planted.verdict_of_another_pair),)),

@@ -97,6 +97,7 @@ class Observer:
             replayed=entries[swept:],
             replayed_effects=changed,
             swept=entries[before:swept],
+            trouble_until=simulation.trouble_ended.get(name, 0),
         )
 
     def _truth(self, name: str) -> Truth:
@@ -115,6 +116,7 @@ class Observer:
             wrong_models=frozenset(world.says) | frozenset(world.failing_models),
             broken_apps=frozenset(world.broken_apps),
             gone_models=frozenset(world.gone_models),
+            troubled=dict(self._simulation.troubled),
             lost_images={image: lengths[name] for image, lengths in world.registry.lost.items()},
             mixed_up_images=world.mixed_up(),
         )

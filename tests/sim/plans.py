@@ -14,7 +14,14 @@ CHAOS_SECONDS = 600.0
 HOSTS = 3
 
 type What = Literal["app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "sweep"]
-type Quality = Literal["good", "wrong", "failing", "gone", "broken"]
+type Quality = Literal["good", "wrong", "failing", "gone", "broken", "unpullable", "refused"]
+"""What a half is worth; those of the last two are as good as others, and in trouble all the same: `TROUBLE`."""
+
+TROUBLE = {
+    "unpullable": "cannot pull its image",  # no node can pull a release image with this half
+    "refused": "the registry takes no",  # the registry refuses each release image with this half
+}
+"""Quality of a half that is in trouble for good, for what lies outside of it → what names the trouble on record."""
 
 
 class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -88,11 +95,12 @@ class _Drawer:
         self.setting = setting
         self.found: list[Happening] = []
         self.names = [f"vision-{number}" for number in range(setting.targets)]
+        self.before: dict[tuple[str, str], str] = {}  # kind and target → the good version published last
 
     def happenings(self) -> list[Happening]:
         for number, name in enumerate(self.names):
-            self._publish("app", 1.0 + number, name, app_version(name, 0))
-        self._publish("model", 1.5, self.names[0], "model-0")
+            self._ordinary("app", 1.0 + number, name, app_version(name, 0), -1 - number)
+        self._ordinary("model", 1.5, self.names[0], "model-0", -3)
         at = 10.0
         for number in range(1, 3 + self.dice.bits("publishes") % 4):
             near = self.dice.draw("near", number) < 0.4
@@ -132,9 +140,21 @@ class _Drawer:
             if dice.draw("twice", number) < 0.5:
                 self._publish("model", at + dice.between(1, 30, "twice at", number), name, "model-0")
         elif share < 0.76:
-            self._publish("app", at, name, app)
+            self._ordinary("app", at, name, app, number)
         else:
-            self._publish("model", at, name, model)
+            self._ordinary("model", at, name, model, number)
+
+    def _ordinary(self, what: Literal["app", "model"], at: float, name: str, version: str, number: int) -> None:
+        """Publish what is as good as the one before; sometimes that one, which is live perhaps, comes again at once."""
+        dice, key = self.dice, (what, name if what == "app" else "")
+        if dice.draw("trouble", number) < (0.04 if number > 0 else 0.01) * self.faults.strength("lasting trouble"):
+            self._publish(what, at, name, version, quality=dice.pick(("unpullable", "refused"), "which", number))
+            return
+        self._publish(what, at, name, version)
+        before, self.before[key] = self.before.get(key), version
+        if before is not None and dice.draw("back", number) < 0.08:
+            self._publish(what, at + dice.between(1.5, 15, "back at", number), name, before)
+            self.before[key] = before
 
     def _publish(self, what: Literal["app", "model"], at: float, name: str, version: str, **more: object) -> None:
         happening = Happening(at=at, what=what, target=name, version=version, **more)  # type: ignore[arg-type]

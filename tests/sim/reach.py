@@ -87,6 +87,13 @@ REACH = {
     "a pair waits for its partner": "the newest halves speak different contracts",
     "a partner comes": "what waited ships",
     "trouble is on record": "a stage says when it tries again",
+    # what nobody mends while the run lasts
+    "no node can pull a candidate's image": "its gate's pod never runs, and its answers are not to blame",
+    "the registry refuses a release image for good": "the build never ends, and neither half is to blame",
+    "what is in trouble for good is passed": "a newer pair goes instead",
+    "the newest pair is in trouble for good": "nothing can go instead, and the ledger names the trouble",
+    # what is live, published again
+    "what is on its way is older than live by now": "what is live was published again, which supersedes the other",
     # people
     "a person rolls back": "and the earlier pair is live again",
     "a person's wish ends a release on its way": "it had not met users",
@@ -150,6 +157,7 @@ class _Reader:
     def __init__(self, run: TargetRun) -> None:
         self.found: set[str] = set()
         self._lost = run.truth.lost_images
+        self._troubled = run.truth.troubled
         self._planned: dict[int, Planned] = {}
         self._last: dict[int, type[AnyEntry]] = {}  # release → kind of its last entry
         self._waiting: set[str] = set()
@@ -216,6 +224,11 @@ class _Reader:
     def superseded(self, entry: Superseded) -> None:
         if "rolled back" in entry.message or "asked for" in entry.message:
             self.found.add("a person's wish ends a release on its way")
+        if "published again and is live" in entry.message:
+            self.found.add("what is on its way is older than live by now")
+        pair = self._planned[entry.release].pair
+        if "in trouble" in entry.message and (pair.app in self._troubled or pair.model in self._troubled):
+            self.found.add("what is in trouble for good is passed")
 
     def requested(self, entry: Requested) -> None:
         if entry.override:

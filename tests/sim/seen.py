@@ -73,6 +73,11 @@ class Seen:
         """Return the pair of a release, if there is one."""
         return self.planned[number][1].pair if number is not None else None
 
+    def troubles(self, number: int) -> set[str]:
+        """Return what a release was in trouble with as long as that lasted: see `tests.sim.plans.TROUBLE`."""
+        pair, known = self.planned[number][1].pair, self.run.truth.troubled
+        return {known[half] for half in (pair.app, pair.model) if half in known}
+
     def has_held_request(self) -> bool:
         """Whether a person's wish, which goes first, waits for a resume."""
         held = [number for number, phase in self.phases.items() if phase is Phase.HELD]

@@ -11,6 +11,8 @@ import msgspec
 from shipmate.commands import Commands
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Phase
+from shipmate.core.plan import EARLY
+from shipmate.core.refs import Digest
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
 from shipmate.views import Answer
 from tests.fakes.halves import app_image, model_folder
@@ -23,13 +25,16 @@ from tests.sim.hub import Actor, Crash, Hub
 from tests.sim.invariants import check
 from tests.sim.observer import Observer, effects
 from tests.sim.people import give
-from tests.sim.plans import Happening, Plan, app_version, drawn
+from tests.sim.plans import TROUBLE, Happening, Plan, What, app_version, drawn
 from tests.sim.world import NAMESPACE, World
 
 SWEEP_SECONDS = 120.0
 MOST_CHAOS_STEPS = 40_000
 MOST_CALM_STEPS = 20_000
 RETRY_SECONDS = 8.0
+LASTING_SECONDS = 500.0
+"""How long trouble for good lasts on in a calm world, twice: until all else came to its end, and after a sweep."""
+_STAGES = ("registry", "models", "cluster")
 MEDDLERS = ("hold", "hold", "rollback", "release", "app", "model", "clean-up", "sweep")
 
 
@@ -41,7 +46,7 @@ class Simulation:
         self.plan = plan
         setting = plan.setting
         self.hub = hub = Hub(faults, telling=telling)
-        hub.on_sleep, hub.on_crash = self._slept, self._crashed
+        hub.on_sleep, hub.on_crash, hub.on_failure = self._slept, self._crashed, self._failed
         hub.on_outage = lambda system: reach.at_outage(hub, system)
         self.world = World(hub, setting.targets, self._pod_fate, guarded=setting.guarded)
         self.queue = Queue(hub, setting.most_deliveries)
@@ -57,6 +62,8 @@ class Simulation:
         self.dropped: list[ImagePushed | ModelPublished] = []
         self.acknowledged: list[Acknowledged] = []
         self.commands: defaultdict[str, list[Commanded]] = defaultdict(list)
+        self.troubled: frozenset[tuple[Digest, str]] = frozenset()  # halves that are in trouble for good, and which
+        self.trouble_ended: dict[str, int] = {}  # target → how long its ledger was then; empty if there is none
         self._numbers = 0
         self._pods: dict[str, int] = {}  # how many were made of each image
 
@@ -75,6 +82,7 @@ class Simulation:
         hub.calm()
         hub.tell("-- the faults are over --")
         chaos_ended_at = hub.instant()
+        settled = settled and self._settle_in_trouble()
         settled = settled and hub.run(MOST_CALM_STEPS)
         if settled and not setting.sweep_off:
             settled = self._sweep_until_calm()
@@ -118,6 +126,29 @@ class Simulation:
                 self.world.says[digest] = ("honeycomb", 0.9)
             elif happening.quality == "failing":
                 self.world.failing_models.add(digest)
+            elif happening.quality in TROUBLE:
+                self.world.in_trouble[digest] = happening.quality
+        self.troubled = frozenset(self.world.in_trouble.items())
+
+    def _settle_in_trouble(self) -> bool:
+        """Let all come to its end that can while trouble for good lasts; note where the ledgers are, and end it.
+
+        That somebody mends it at last is what all other promises wait for, and shows that nothing was given up.
+        """
+        if not self.troubled:
+            return True
+        for number in range(2):
+            if number and not self.plan.setting.sweep_off:
+                self.hub.spawn("calm sweep in trouble", self._sweep)
+            if not self.hub.run(MOST_CALM_STEPS, self.hub.now + LASTING_SECONDS):
+                return False
+        self.trouble_ended = {name: len(self.hosts.entries(name)) for name in self.world.targets}
+        active = [self.hosts.look(name).state.active for name in self.world.targets]
+        if any(each is not None and each.retry_at is not None and each.trigger != "request" for each in active):
+            self.hub.reached.add("the newest pair is in trouble for good")
+        self.hub.tell("-- the trouble is mended --")
+        self.world.in_trouble.clear()
+        return True
 
     def _sweep_by_timer(self, number: int) -> None:
         if self.hub.in_chaos:
@@ -272,6 +303,9 @@ class Simulation:
     # -- trouble that does not belong to one call
 
     def _pod_fate(self, name: str, image: str) -> PodFate:
+        if not self.world.is_pullable(image):
+            self.hub.reached.add("no node can pull a candidate's image")
+            return PodFate(pullable=False)
         key = f"pod of {image[-12:]}" if not name.startswith("gate-") else f"gate pod of {image[-12:]}"
         self._pods[key] = number = self._pods.get(key, 0) + 1
         dead = self.hub.chance("dead pods", f"{key} #{number} is dead", 0.03)
@@ -322,6 +356,32 @@ class Simulation:
             lift = msgspec.structs.replace(happening, what="resume", at=at + 60, key=f"{happening.key}-lift")
             self.happened.append(lift)
             self.hub.spawn(f"meddler {number} lifts", lambda: self.do(lift), at + 60)
+
+    def _failed(self, actor: Actor, operation: Operation) -> None:
+        """Let what is live be published again, now and then, where an effect failed for a release on its way."""
+        if actor.target and operation.system in _STAGES:
+            call = f"{actor.name} {operation.name} {actor.calls[operation.name]}"
+            share = self.hub.chance("meddling", f"{call} again", 0.5)
+            if share is not None:
+                self._publish_live_again(actor.target, share)
+
+    def _publish_live_again(self, name: str, share: float) -> None:
+        """Move the tag back to the live app, or restore the live model, about when a failed stage is tried again."""
+        state = self.hosts.look(name).state
+        live, active = state.serving, state.active
+        if live is None or active is None or active.phase not in EARLY or active.pair == live.pair:
+            return
+        what: What = "app" if active.pair.app != live.pair.app else "model"
+        version = live.app_version if what == "app" else live.model_version
+        published = self.world.apps[name] if what == "app" else self.world.published_models
+        digest = live.pair.app if what == "app" else live.pair.model
+        contract = next(half.contract for half in reversed(published) if half.digest == digest)
+        at = 0.8 + 2.8 * share
+        happening = Happening(at=self.hub.now + at, what=what, target=name, version=version, contract=contract)
+        self._numbers += 1
+        self.happened.append(happening)
+        self.hub.counts[f"meddler: live {what} again"] += 1
+        self.hub.spawn(f"meddler {self._numbers}", lambda: self.do(happening), at)
 
     def _crashed(self, actor: Actor, operation: Operation) -> None:
         reach.at_crash(self.hub, actor, operation)

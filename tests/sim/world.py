@@ -20,7 +20,7 @@ from shipmate.core.targets import (
     VerifyRules,
 )
 from shipmate.core.views import DeploymentView, Object, PodView
-from shipmate.errors import Conflict, Retryable
+from shipmate.errors import Conflict, NotAllowed, Retryable
 from shipmate.ports import Blob, Manifest
 from tests.fakes import application
 from tests.fakes.halves import app_image, model_folder
@@ -29,6 +29,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.sim.cluster import LightCluster, PodFate, Reply
 from tests.sim.history import Half
 from tests.sim.hub import Hub
+from tests.sim.plans import TROUBLE
 
 RELEASES = "vision"
 NAMESPACE = "vision"
@@ -80,8 +81,12 @@ class SimRegistry(FakeRegistry):
         self._hub = hub
         self.pushed_at: dict[Digest, float] = {}
         self.lost: dict[Digest, dict[str, int]] = {}  # release images that the clean-up took → length of each ledger
+        self.refuses: Callable[[bytes], bool] = lambda manifest: False  # whether it takes no such release image
 
     def put_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> Digest:
+        if repository == RELEASES and self.refuses(data):
+            self._hub.reached.add("the registry refuses a release image for good")
+            raise NotAllowed(f"{TROUBLE['refused']} {reference} in {repository}: a policy denies it")
         digest = super().put_manifest(repository, reference, data, media_type)
         if repository == RELEASES and digest in self.lost:
             self._hub.reached.add("an image that was cleaned away is built again")
@@ -143,6 +148,8 @@ class World:
         self.failing_models: set[Digest] = set()  # their candidate answers 500
         self.broken_apps: set[Digest] = set()  # nobody reaches them through the door
         self.gone_models: set[Digest] = set()
+        self.in_trouble: dict[Digest, str] = {}  # half → its quality, one of TROUBLE, as long as the trouble lasts
+        self.registry.refuses = lambda data: "refused" in self._troubles(data)
         self.apps: dict[str, list[Half]] = {name: [] for name in self.targets}
         self.published_models: list[Half] = []
         self._asked = 0
@@ -208,6 +215,20 @@ class World:
             for image, found in labels.items()
             if named[Digest(found["dev.shipmate.app.digest"])] != found["org.opencontainers.image.version"]
         )
+
+    def is_pullable(self, image: str) -> bool:
+        """Return whether nodes could pull an image if it is there."""
+        found = self.registry.manifests[RELEASES].get(Digest(image.partition("@")[2]))
+        return found is None or "unpullable" not in self._troubles(found.data)
+
+    def _troubles(self, manifest: bytes) -> set[str]:
+        """Return what the halves of a release image are in trouble with."""
+        if not self.in_trouble:
+            return set()
+        config = self.registry.blobs[RELEASES][json.loads(manifest)["config"]["digest"]]
+        labels = json.loads(config)["config"]["Labels"]
+        halves = (Digest(labels[f"dev.shipmate.{kind}.digest"]) for kind in ("app", "model"))
+        return {self.in_trouble[half] for half in halves if half in self.in_trouble}
 
     def _has_image(self, image: str) -> bool:
         return image.partition("@")[2] in self.registry.manifests[RELEASES]

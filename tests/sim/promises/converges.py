@@ -1,13 +1,14 @@
-"""Invariant 5: when faults stop, the target converges."""
+"""Invariant 5: when faults stop, the target converges; what is in trouble for good does not keep it from that."""
 
 from collections.abc import Iterator
 from datetime import datetime
 
 from shipmate.core.events import ImagePushed
-from shipmate.core.ledger import AppHalf, ModelHalf, Phase, Received, Rejected, Resolved, Skipped
+from shipmate.core.ledger import AppHalf, Errored, ModelHalf, Phase, Received, Rejected, Resolved, Skipped
 from shipmate.core.refs import Pair
 from tests.sim import model
 from tests.sim.candidates import candidates
+from tests.sim.plans import TROUBLE
 from tests.sim.seen import Seen, number_of
 
 UNDER_WAY = frozenset({Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT})
@@ -34,6 +35,37 @@ def the_target_converges(seen: Seen) -> Iterator[str]:
     yield from _runs_what_is_live(seen)
     yield from _newest_is_live(seen)
     yield from _heads_are_known(seen)
+    if seen.run.trouble_until:
+        yield from _is_passed_or_named(seen, seen.run.trouble_until)
+
+
+def _is_passed_or_named(seen: Seen, until: int) -> Iterator[str]:
+    """While trouble lasts that nobody mends, nothing is under way but the newest pair that may ship, which names it.
+
+    All else was at rest by then. A person's wish is under way until the person has another one, and goes first: what
+    was published since need not be read before.
+    """
+    entries, wished = seen.entries[:until], False
+    if model.request(entries) is not None or model.rollback_request(entries) is not None:
+        yield "what a person asked for was not done while something was in trouble"
+    for number, (place, planned) in seen.planned.items():
+        phase = model.phase(entries, number) if place < until else Phase.SUPERSEDED
+        if phase not in UNDER_WAY and phase is not Phase.CLEARED:
+            continue
+        troubles = seen.troubles(number)
+        if not troubles or phase not in (Phase.PLANNED, Phase.BUILT):
+            yield f"r-{number} was still {phase} when all but what was in trouble had come to its end"
+            continue
+        wished = wished or planned.trigger == "request"
+        newest = [*_under_hold(seen, entries), *candidates(entries)]
+        if planned.trigger != "request" and newest and planned.pair not in newest:
+            yield f"r-{number} was in trouble for good, and kept a newer pair from being released"
+        errors = [entry for entry in entries[place:] if isinstance(entry, Errored) and entry.release == number]
+        told = errors[-1].message if errors else "nothing"
+        if not any(TROUBLE[trouble] in told for trouble in troubles):
+            yield f"r-{number} was in trouble for good, and what is on record does not name it: {told}"
+    if model.publications(entries) and not wished:
+        yield f"{model.publications(entries)[0].event.event_id} was not read while something was in trouble"
 
 
 def _runs_what_is_live(seen: Seen) -> Iterator[str]:
@@ -61,11 +93,8 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
     Where two halves do not fit each other, one goes on with a partner and the other waits: which one is left open here.
     """
     entries, live = seen.entries, seen.pair_of(model.live(seen.entries))
-    hold = model.hold(entries)
-    only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
-    only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
     complaints = []
-    for pair in candidates(entries, only_app=only_app, only_model=only_model):
+    for pair in _under_hold(seen, entries):
         if pair == live or (live is not None and _is_older(seen, pair, live)):
             return
         published = max(place for place, half in _first_told(seen) if half.digest in (pair.app, pair.model))
@@ -83,6 +112,14 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
         else:
             return
     yield from complaints[:1]
+
+
+def _under_hold(seen: Seen, entries: model.Entries) -> list[Pair]:
+    """Return the candidates for the newest pair, where a hold may keep one kind of half as it is live."""
+    live, hold = seen.pair_of(model.live(entries)), model.hold(entries)
+    only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
+    only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
+    return candidates(entries, only_app=only_app, only_model=only_model)
 
 
 def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:

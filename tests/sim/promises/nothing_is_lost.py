@@ -92,7 +92,10 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
 
 def _verdicts_without_cause(seen: Seen) -> Iterator[str]:
     """What is rejected for its answers answers wrongly; nobody is blamed who was not there."""
-    for _, entry in [*seen.each(Rejected), *seen.each(Failed)]:
+    endings: list[tuple[int, Rejected | Failed]] = [*seen.each(Rejected), *seen.each(Failed)]
+    for place, entry in endings:
+        if entry.quarantine and place < seen.run.trouble_until and seen.troubles(entry.release):
+            yield f"r-{entry.release} was blamed for a trouble that lies outside of it: {entry.message}"
         is_wrong = seen.planned[entry.release][1].pair.model in seen.run.truth.wrong_models
         was_slow = "slowest answer" in entry.message  # a worker that slept while it asked cannot tell
         if entry.reason in ("GateFailed", "CandidateAnswerUnusable") and not is_wrong and not was_slow:
