@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 from azure.core.exceptions import AzureError
 
 from examples.packages import DownloadError
@@ -14,7 +15,7 @@ from localcloud import debian, images, loadbalancer, preflight, registry, setup
 from localcloud.access import AccessError
 from localcloud.cloud import EXAMPLE_TARGETS, LocalCloud
 from localcloud.config import Cloud
-from localcloud.demo.api import Api, ApiError
+from localcloud.demo.api import READ_ON, Api, ApiError
 from localcloud.demo.show import Screen
 from localcloud.demo.story import DemoError, Story
 from localcloud.functions_host.errors import AppError
@@ -53,6 +54,9 @@ def run(context: str | None, registry_url: str | None = None) -> int:
         _run(screen, LocalCloud(Cloud("demo"), context, registry_url))
     except _EXPECTED as error:
         screen.fault(str(error))
+        return 1
+    except httpx.TransportError as error:
+        screen.fault(f"{error.request.url} does not answer ({error}): {READ_ON}")
         return 1
     return 0
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import httpx
 
+READ_ON = "`make status` tells what runs, and names the logs"
+
 
 class ApiError(Exception):
-    """The API answered with a problem; the text is its detail."""
+    """The API answered with a problem, whose detail is the text, or not as it should: the text says where to read."""
 
 
 class Api:
@@ -25,12 +27,12 @@ class Api:
 
     def get(self, path: str = "") -> Any:
         """Return what is at a path below the target."""
-        return self._read(self._client.get(path))
+        return self._ask("GET", path)
 
     def post(self, path: str, body: dict[str, Any], *, key: str | None = None) -> Any:
         """Send a command; a repeat with the same key changes nothing."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        return self._read(self._client.post(path, json=body, headers=headers))
+        return self._ask("POST", path, json=body, headers=headers)
 
     def newest(self) -> int:
         """Return the number of the newest release, 0 before the first."""
@@ -46,9 +48,12 @@ class Api:
             time.sleep(0.1)
         return None
 
-    @staticmethod
-    def _read(reply: httpx.Response) -> Any:
-        body = reply.json()
+    def _ask(self, method: str, path: str, **request: Any) -> Any:
+        reply = self._client.request(method, path, **request)
+        try:
+            body = reply.json()
+        except ValueError as error:  # as the Functions host answers when a function of its app failed
+            raise ApiError(f"the API answers {reply.status_code} without a word: {READ_ON}") from error
         if reply.is_error:
             raise ApiError(body.get("detail", reply.text))
         return body
