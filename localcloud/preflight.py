@@ -209,8 +209,8 @@ def _cannot_pull(node: str, image: str, words: str) -> str:
     registry = image.partition("/")[0]
     return (
         f"node {node} cannot pull from {registry}: {words[:1000]}\n"
-        "The demo's own registry listens on this machine alone; nodes on this machine's network pull from there (k3s, "
-        "kubeadm). For any other cluster name a registry that this machine and the nodes both reach by that name:\n"
+        "It has to be a registry that this machine and every node reach by that name. The demo's own listens on this "
+        "machine alone: nodes on this machine's network pull from there (k3s, kubeadm). For any other cluster name one:\n"
         "  make demo CONTEXT=… REGISTRY=http://localhost:5001     kind with a local registry, as kind documents it\n"
         "  make demo CONTEXT=… REGISTRY=<name>.azurecr.io         after az acr login, the cluster attached to it\n"
         "Nothing was changed"
