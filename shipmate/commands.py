@@ -117,10 +117,14 @@ class Commands:
             if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
                 raise Conflict(f"{live.name} is live with this pair already")
             entries: list[AnyEntry] = []
-            hold = state.hold_on(chosen)
+            hold, lifts = state.hold_on(chosen), ""
             if hold is not None:
                 if chosen != newest:
                     raise Conflict(f"{hold.words} is in force: resume first ({hold.reason})")
+                below = msgspec.structs.replace(state, hold=hold.under).hold_on(chosen)
+                if below is not None:
+                    raise Conflict(f"{hold.words} is in force, and {below.words} under it: resume first")
+                lifts = f", and lifts {hold.words}: {hold.reason}"
                 entries.append(
                     Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=hold.id)
                 )
@@ -136,7 +140,7 @@ class Commands:
             )
             return (
                 entries,
-                f"releases app {version_of(app)} with model {version_of(model)}",
+                f"releases app {version_of(app)} with model {version_of(model)}{lifts}",
             )
 
         return self._command("release", target, request, author, body, decide)
@@ -169,16 +173,20 @@ class Commands:
         in_cluster = fence_in_cluster(target, self.pipeline.context.cluster)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            if state.hold is not None:
+            held = state.hold
+            if held is not None and (held.scope == "all" or body.scope != "all"):
                 if not body.dry_run:
                     self._raise_fence(target)  # who set it may have died before: it is in force when this is said
-                raise Conflict(f"{name} is held already by {state.hold.author}: {state.hold.reason}")
+                wider = "" if held.scope in ("all", body.scope) else '; a hold with "scope": "all" can be set over it'
+                scope = "" if held.scope == "all" else f", {held.scope}s only"
+                raise Conflict(f"{name} is held already by {held.author}{scope}: {held.reason}{wider}")
             fence = max(state.fence, in_cluster) + 1
             entry = HoldSet(
                 **self._stamp(), request=request, author=author, reason=body.reason, fence=fence, scope=body.scope
             )
             what = {"all": "nothing new ships", "app": "no new app ships", "model": "no new model ships"}[body.scope]
-            return [entry], f"{what} until somebody resumes"
+            after = f"; {held.words} is in force again then: {held.reason}" if held is not None else ""
+            return [entry], f"{what} until somebody resumes{after}"
 
         answer = self._command("hold", target, request, author, body, decide)
         if answer.accepted:

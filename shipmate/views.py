@@ -176,7 +176,11 @@ class Views:
 
     def after_resume(self, target: Target, state: State) -> tuple[Shipment | None, str]:
         """Return what ships once the hold is lifted, and that in words."""
-        after = msgspec.structs.replace(state, hold=None)
+        below = state.hold.under if state.hold is not None else None
+        ships, message = self._shipment(target, msgspec.structs.replace(state, hold=below))
+        return ships, message if below is None else f"{message}; {below.words} is in force again: {below.reason}"
+
+    def _shipment(self, target: Target, after: State) -> tuple[Shipment | None, str]:
         ready = after.active if after.active is not None and not after.active.is_rollback else None
         pair = ready.pair if ready is not None else None
         following = self._next(target, after)
@@ -268,4 +272,5 @@ def version_of(half: AppHalf | ModelHalf | None) -> str:
 
 def _held_by(hold: Hold) -> str:
     scope = "" if hold.scope == "all" else f", {hold.scope}s only"
-    return f"{hold.author}{scope}: {hold.reason}"
+    under = f"; under it {hold.under.words}: {hold.under.reason}" if hold.under is not None else ""
+    return f"{hold.author}{scope}: {hold.reason}{under}"

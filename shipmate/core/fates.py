@@ -324,7 +324,11 @@ def _of_hold(book: Book, key: str) -> Finding:
     lifts = [entry for entry in book.of(Resumed) if entry.hold == opened.id]
     name, behind = f"hold {opened.id}", [opened, *lifts]
     words = f"{who.author} set this hold at {_at(opened.at)}: {who.reason}"
-    if book.state.hold is not None and book.state.hold.id == opened.id:
+    now = book.state.hold
+    if now is not None and now.under is not None and now.under.id == opened.id:
+        words += f"; {now.words} is over it: {now.reason}; when that is lifted, this one is in force again, and {what}"
+        return Finding(name, "in force", words, f"to lift the other: {book.command('resume')}", behind)
+    if now is not None and now.id == opened.id:
         words += f"; it is in force, and {what}"
         return Finding(name, "in force", words, f"to lift it: {book.command('resume')}", behind)
     if lifts:

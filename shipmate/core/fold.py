@@ -123,12 +123,15 @@ def _published(half: ModelHalf) -> tuple[datetime, str]:
 
 def _skipped(state: State, entry: Skipped) -> State:
     left = _without_publication(state, entry.event_id)
-    if entry.reason not in ("Stale", "Gone"):
+    event = next(item.event for item in state.publications if item.event.event_id == entry.event_id)
+    if entry.reason == "Quarantined" and isinstance(event, ImagePushed):
+        # the tag moved to it all the same: should a person let it ship, it is the newest
+        tagged = tuple(half for half in left.apps if event.digest in (half.pushed, half.digest))
+        return replace(left, apps=(*(half for half in left.apps if half not in tagged), *tagged))
+    name, what = examined(event)
+    if entry.reason not in ("Stale", "Gone") or left.examined.get(name) != what:
         return left
     # it was not what its name stood for: should it be so later, the sweep finds it as news
-    name, what = next(examined(item.event) for item in state.publications if item.event.event_id == entry.event_id)
-    if left.examined.get(name) != what:
-        return left
     return replace(left, examined={key: value for key, value in left.examined.items() if key != name})
 
 
@@ -165,14 +168,20 @@ def _rollback_requested(state: State, entry: RollbackRequested) -> State:
 def _hold_set(state: State, entry: HoldSet) -> State:
     return replace(
         _commanded(state, entry),
-        hold=Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope),
+        hold=Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope, under=_narrower(state.hold)),
         fence=_next_fence(state, entry.fence),
     )
 
 
 def _resumed(state: State, entry: Resumed) -> State:
-    lifted = state.hold is not None and state.hold.id == entry.hold
-    return replace(_commanded(state, entry), hold=None if lifted else state.hold)
+    hold = state.hold
+    lifted = hold is not None and hold.id == entry.hold
+    return replace(_commanded(state, entry), hold=hold.under if hold is not None and lifted else hold)
+
+
+def _narrower(hold: Hold | None) -> Hold | None:
+    """Return the hold that stays in force under one on everything, None if there is none."""
+    return hold if hold is not None and hold.scope != "all" else None
 
 
 def _commanded(state: State, entry: Requested | RollbackRequested | HoldSet | Resumed) -> State:
@@ -196,6 +205,7 @@ def _planned(state: State, entry: Planned) -> State:
         raise IllegalStep(f"r-{entry.release} was planned while {state.active.name} is on its way")
     if entry.release != state.next_number:
         raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
+    state = _met_by_users(state)
     app, model = state.app(entry.pair.app), state.model(entry.pair.model)
     release = Release(
         number=entry.release,
@@ -227,6 +237,19 @@ def _planned(state: State, entry: Planned) -> State:
     if entry.to is None and entry.blames is None:
         state = replace(state, halves_changed_at=None)
     return _by_worker(state, entry)
+
+
+def _met_by_users(state: State) -> State:
+    """Note that the live release brought its halves as they were published last, if they are the newest there are.
+
+    What was published again while it was live has met users: it undoes no release by hand that comes after.
+    """
+    live = state.serving
+    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
+    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
+    if live is None or app is None or model is None or (app.digest, model.digest) != (live.pair.app, live.pair.model):
+        return state
+    return _changed(state, live.number, halves_at=(app.published_at, model.published_at))
 
 
 def _trimmed(releases: tuple[Release, ...], state: State, keep: set[int | None]) -> tuple[Release, ...]:
@@ -293,7 +316,8 @@ def _live(state: State, entry: Live) -> State:
         if release.undoes is not None:
             state = _changed(state, release.undoes, phase=Phase.ROLLED_BACK)
         if state.hold is None or state.hold.scope != "all":  # whoever holds one kind of half did not mean the other
-            state = replace(state, hold=Hold(entry.id, release.author, release.reason, entry.at))
+            hold = Hold(entry.id, release.author, release.reason, entry.at, under=state.hold)
+            state = replace(state, hold=hold)
     verified = (*state.verified, entry.release)[-RELEASES_KEPT:]
     return _quarantined(replace(state, live=entry.release, verified=verified), entry.quarantine)
 

@@ -403,6 +403,7 @@ class Hold(msgspec.Struct, frozen=True):
     reason: str
     set_at: datetime
     scope: Scope = "all"
+    under: "Hold | None" = None  # a narrower one, in force again when this one is lifted
 
     @property
     def words(self) -> str:

@@ -125,7 +125,7 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         back_to = state.release(asked.to)
         number, image = back_to.number, back_to.image
         return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
-    if state.rollback_due is not None and (good := last_good(state)) is not None:
+    if state.rollback_due not in (None, state.live) and (good := last_good(state)) is not None:
         bad = state.release(state.rollback_due)
         why = f"{bad.name} failed: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
@@ -146,8 +146,8 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
         return Supersede(release, _overtaken_by(state))
     if _is_automatic_and_early(release) and (what := _older_than_live(state, release.pair)) is not None:
         return Supersede(release, f"{what} was published again and is live: this pair is older by now")
-    if _may_be_passed(release) and (due := _due(state, now)) is not None:
-        return Resolve(due)  # or nobody would know of what may pass it
+    if release.phase in EARLY and not release.is_rollback and (due := _due(state, now)) is not None:
+        return Resolve(due)  # or nobody would know of what outranks or may pass it
     if _is_stuck(state, release):
         return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
     if release.retry_at is not None and release.retry_at > now:
@@ -292,6 +292,10 @@ def waiting_reason(state: State, waiting: WaitForPartner | None) -> Idle:
     """Return why there is no pair to release."""
     if waiting is not None:
         return Idle("WaitingForPartner", waiting.message)
+    lost = _lost_from_live(state)
+    if lost is not None:
+        words = "is live and is gone from where it was published, and nothing newer is there to go with what is new"
+        return Idle("LiveHalfGone", f"{lost} {words}: publish it again, or a newer one")
     if not state.apps:
         return Idle("NoApp", "no app image was published yet")
     if not state.models:
@@ -380,9 +384,42 @@ def _newest_fitting(state: State) -> tuple[Pair | None, WaitForPartner | None]:
 
 
 def _unquarantined(state: State) -> tuple[AppHalf, ModelHalf] | None:
-    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
-    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
+    apps, models = _not_older_than_lost(state)
+    app = next((half for half in reversed(apps) if half.digest not in state.quarantine), None)
+    model = next((half for half in reversed(models) if half.digest not in state.quarantine), None)
     return (app, model) if app is not None and model is not None else None
+
+
+def _not_older_than_lost(state: State) -> tuple[tuple[AppHalf, ...], tuple[ModelHalf, ...]]:
+    """Return the halves that are known, without those older than a live one that was withdrawn.
+
+    A live half can be lost where it was published. What was published before it is no way forward.
+    """
+    live = state.serving
+    if live is None:
+        return state.apps, state.models
+    apps, models, (app_at, model_at) = state.apps, state.models, live.halves_at
+    if state.app(live.pair.app) is None and live.pair.app not in state.quarantine and app_at is not None:
+        apps = tuple(half for half in apps if half.published_at >= app_at)
+    if state.model(live.pair.model) is None and live.pair.model not in state.quarantine and model_at is not None:
+        models = tuple(half for half in models if half.published_at >= model_at)
+    return apps, models
+
+
+def _lost_from_live(state: State) -> str | None:
+    """Return the half of the live pair that was lost and has no newer one in its place, in words; None if there is."""
+    live = state.serving
+    if live is None:
+        return None
+    apps, models = _not_older_than_lost(state)
+    lines: tuple[tuple[str, tuple[AppHalf | ModelHalf, ...], Digest], ...] = (
+        (f"app {live.app_version}", apps, live.pair.app),
+        (f"model {live.model_version}", models, live.pair.model),
+    )
+    for words, halves, digest in lines:
+        if digest not in state.quarantine and all(half.digest in state.quarantine for half in halves):
+            return words
+    return None
 
 
 def _newest_halves(state: State) -> Pair | None:
@@ -455,9 +492,9 @@ def misfit(app: AppHalf, model: ModelHalf) -> str:
 
 def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, ModelHalf] | None:
     """Return the newest pair with one of the two newest halves, with a partner that is not older than the live one."""
-    serving = state.serving
-    apps = _since(state.apps, serving.pair.app if serving else None)
-    models = _since(state.models, serving.pair.model if serving else None)
+    serving, (known_apps, known_models) = state.serving, _not_older_than_lost(state)
+    apps = _since(known_apps, serving.pair.app if serving else None)
+    models = _since(known_models, serving.pair.model if serving else None)
 
     def may_ship(app: AppHalf, model: ModelHalf) -> bool:
         return app.contract == model.contract and not state.is_quarantined(Pair(app.digest, model.digest))

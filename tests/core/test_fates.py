@@ -410,6 +410,16 @@ def test_a_hold_that_a_rollback_set_has_its_author() -> None:
     assert found.verdict.startswith("bo set this hold at 2026-01-01 12:00:20 UTC: daisies come back wrong")
 
 
+def test_a_hold_that_another_is_over() -> None:
+    found = why(Story().ship_first().hold("key", "model").hold("later"), "key")
+    assert (found.fate, found.verdict.rpartition("; ")[2]) == (
+        "in force",
+        "when that is lifted, this one is in force again, and no other model ships",
+    )
+    found = why(Story().ship_first().hold("key", "model").hold("later").resume(), "key")
+    assert (found.fate, found.verdict.rpartition("; ")[2]) == ("in force", "it is in force, and no other model ships")
+
+
 def test_a_hold_that_another_replaced() -> None:
     found = why(Story().ship_first().hold("key").hold("later"), "key")
     assert (found.fate, found.verdict.rpartition("; ")[2]) == ("replaced", "another hold has its place")

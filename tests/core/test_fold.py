@@ -179,6 +179,15 @@ def test_what_was_not_what_its_name_stood_for_is_news_when_it_is(reason: str) ->
     assert story.state.examined == {"models/net/M1/manifest.json": "0xM1", "vision-app:main": digest("A2")}
 
 
+def test_a_tag_that_moved_to_quarantined_code_is_where_it_is() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().reject(digest("A2")).app("A1")
+    assert [half.version for half in story.state.apps] == ["A2", "A1"]
+    story.receive(pushed("e9", "A2")).skip("e9", "Quarantined")
+    assert [half.version for half in story.state.apps] == ["A1", "A2"]
+    story.receive(published("e10", "M1")).skip("e10", "Quarantined")
+    assert [half.version for half in story.state.apps] == ["A1", "A2"]
+
+
 def test_what_was_skipped_for_what_it_is_is_no_news_later() -> None:
     story = Story().receive(pushed("e1", "A1")).skip("e1", "NotAnApp")
     assert story.state.examined == {"vision-app:main": digest("A1")}

@@ -383,7 +383,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         "Verify r-1",
     ),
     "the active one finishes before newer ones start": (
-        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().app("A3").receive(pushed("e9", "A3")),
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().app("A3"),
         "Gate r-2",
     ),
     "what is live is published again while newer code is on its way": (
@@ -445,17 +445,88 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ),
         "Build r-2",
     ),
-    "what was published waits while a release moves": (
+    "what was published is read while a release is made ready": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").receive(pushed("e9", "A3")),
-        "Build r-2",
+        "resolve e9",
+    ),
+    "what was published is read by another worker meanwhile": (
+        lambda s: s.taken_over_by("worker-2").ship_first().app("A2").plan("A2", "M1").receive(pushed("e9", "A3")),
+        "resolve e9",
+    ),
+    "what was published waits while a release meets users": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().receive(pushed("e9", "A3")),
+        "RollOut r-2",
+    ),
+    "what was published waits while a rollback is on its way": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).receive(pushed("e9", "A3")),
+        "Build r-3",
     ),
     "what was published passes nothing that users may meet already": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().err(5).receive(pushed("e9", "A3")),
         "wait 3 s: retry",
     ),
-    "what was published does not pass what a person asked for": (
+    "what was published is read while what a person asked for is in trouble": (
         lambda s: s.ship_first().plan("A1", "M1", "request").err(5).receive(pushed("e9", "A3")),
+        "resolve e9",
+    ),
+    "and does not pass it": (
+        lambda s: s.ship_first().plan("A1", "M1", "request").err(5).app("A3"),
         "wait 3 s: retry",
+    ),
+    "the live model is lost: code does not take an older one": (
+        lambda s: s.ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M2").lose(digest("M2")).wait(2),
+        "idle: LiveHalfGone",
+    ),
+    "the live model is lost: a newer one goes on with the new code": (
+        lambda s: (
+            (s.ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M2").lose(digest("M2")).wait(60))
+            .model("M3")
+            .wait(2)
+        ),
+        "plan A2+M3: model by shipmate",
+    ),
+    "the live model is lost and published again: the release is made again": (
+        lambda s: (
+            (s.ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M2").lose(digest("M2")).wait(60))
+            .model("M2")
+            .wait(2)
+        ),
+        "plan A2+M2: app by shipmate",
+    ),
+    "the live code is lost: a model does not take older code": (
+        lambda s: (
+            s.ship_first().wait(60).app("A2").ship("A2", "M1").model("M2").plan("A2", "M2").lose(digest("A2"))
+        ).wait(2),
+        "idle: LiveHalfGone",
+    ),
+    "the only code is lost": (
+        lambda s: s.ship_first().model("M2").plan("A1", "M2").lose(digest("A1")).wait(2),
+        "idle: LiveHalfGone",
+    ),
+    "what is live is published again, then a person goes back": (
+        lambda s: s.ship_first().model("M2").ship("A1", "M2").wait(60).model("M2").ship("A1", "M1", "request").wait(2),
+        "idle: AlreadyReleased",
+    ),
+    "and it is published once more": (
+        lambda s: (
+            (s.ship_first().model("M2").ship("A1", "M2").wait(60).model("M2").ship("A1", "M1", "request").wait(60))
+            .model("M2")
+            .wait(2)
+        ),
+        "plan A1+M2: model by shipmate",
+    ),
+    "code is published again while its successor meets users": (
+        lambda s: (
+            (s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().wait(60).app("A1"))
+            .roll_out()
+            .go_live()
+            .wait(2)
+        ),
+        "plan A1+M1: app by shipmate",
+    ),
+    "a rollback whose image is gone leaves what is live": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).fail(stage="build").wait(2),
+        "idle: UpToDate",
     ),
     # requests
     "a release is asked for, of the newest pair": (

@@ -197,6 +197,17 @@ class Story:
             Rejected, release=self.newest.number, reason="GateFailed", message="1 is wrong", quarantine=quarantine
         )
 
+    def lose(self, half: str) -> Self:
+        """What is gone where it was published: the newest release is rejected, and nobody is blamed."""
+        return self.write(
+            Rejected,
+            release=self.newest.number,
+            reason="Gone",
+            message="it is not there any more",
+            quarantine=(),
+            withdrawn=half,
+        )
+
     def park(self, number: int | None = None) -> Self:
         assert self.state.hold is not None
         number = number or self.newest.number

@@ -131,6 +131,50 @@ def long_build() -> World:
     return world
 
 
+def told_late() -> World:
+    """A push is told when its tag has moved on; a tag moves to and fro over quarantined code; a person wants it."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    late, newer = world.push_app("2.3.1"), world.push_app("2.4.0")
+    world.failing_apps.add("2.4.0")
+    world.ship(newer, late)
+    world.failing_apps.clear()
+    for version in ("2.3.0", "2.4.0"):
+        world.clock.sleep(60)
+        _publish(world, app=version)
+    body = ReleaseBody(reason="it is meant", release="r-2", override=True)
+    world.commands().release("vision", "all-the-same", "ana", body)
+    world.run()
+    _publish(world, model="1.1")
+    return world
+
+
+def held_twice() -> World:
+    """Everything is held over a hold on models; each is lifted in its turn."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    world.commands().hold("vision", "audit", "ana", HoldBody(reason="an audit of the models", scope="model"))
+    world.commands().hold("vision", "stop", "bo", HoldBody(reason="an incident"))
+    _publish(world, app="2.3.1", model="1.1")
+    world.commands().resume("vision", "go-on", "bo", ResumeBody(reason="the incident is over"))
+    world.run()
+    world.commands().resume("vision", "audited", "ana", ResumeBody(reason="the audit is over"))
+    world.run()
+    return world
+
+
+def live_model_lost() -> World:
+    """The live model is deleted where it was published: new code waits until it is there again."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, model="1.1")
+    world.models.delete("models", "net/1.1/manifest.json")
+    _publish(world, app="2.4.0")
+    world.clock.sleep(60)
+    _publish(world, model="1.1")
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -151,6 +195,9 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "scoped-hold": scoped_hold,
     "refusal": refusal,
     "long-build": long_build,
+    "told-late": told_late,
+    "held-twice": held_twice,
+    "live-model-lost": live_model_lost,
 }
 
 

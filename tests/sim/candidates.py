@@ -4,10 +4,11 @@ It shares no rule with the plan; what the ledger says, the slow model of the fol
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from shipmate.core.refs import Digest, Pair
-from tests.sim.model import Entries, apps, is_barred, live, models, plan_of, quarantine
+from tests.sim.model import Entries, apps, is_barred, live, models, plan_of, quarantine, release_of
 
 
 def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: Digest | None = None) -> list[Pair]:
@@ -16,9 +17,21 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
     That is the newest app with the newest model; where those two do not fit or must not ship together, each of them
     with the newest partner it has, not older than the live one. A half that a hold keeps where it is, is given.
     """
-    barred = quarantine(entries)
-    known_apps = [half for half in apps(entries) if half.digest not in barred and only_app in (None, half.digest)]
-    known_models = [half for half in models(entries) if half.digest not in barred and only_model in (None, half.digest)]
+    barred, since = quarantine(entries), {kind: instant for kind, _, instant in lost(entries)}
+    known_apps = [
+        half
+        for half in apps(entries)
+        if half.digest not in barred
+        and only_app in (None, half.digest)
+        and ("app" not in since or half.published_at >= since["app"])
+    ]
+    known_models = [
+        half
+        for half in models(entries)
+        if half.digest not in barred
+        and only_model in (None, half.digest)
+        and ("model" not in since or half.published_at >= since["model"])
+    ]
     if not known_apps or not known_models:
         return []
     app, model = known_apps[-1], known_models[-1]
@@ -42,6 +55,17 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
         for each in partners
         if not is_barred(each, barred) and contracts.get(each.app) == contracts.get(each.model) is not None
     ]
+
+
+def lost(entries: Entries) -> list[tuple[str, Digest, datetime]]:
+    """Return the kind, digest and publication of each live half that was withdrawn: none older goes in its place."""
+    serving = live(entries)
+    if serving is None:
+        return []
+    release = release_of(entries, serving)
+    known, barred = {half.digest for half in (*apps(entries), *models(entries))}, quarantine(entries)
+    halves = (("app", release.pair.app, release.halves_at[0]), ("model", release.pair.model, release.halves_at[1]))
+    return [(kind, half, at) for kind, half, at in halves if at is not None and half not in known | barred]
 
 
 def _from(known: list[Any], ordered: Sequence[Any], digest: Digest | None) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from shipmate.core.events import ModelPublished
+from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import (
     AnyEntry,
     AppHalf,
@@ -182,8 +182,17 @@ def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
 
 
 def apps(entries: Entries) -> tuple[AppHalf, ...]:
-    """Return the app halves in the order in which they were resolved: a tag moved to the last."""
-    return tuple(half for half in _halves(entries) if isinstance(half, AppHalf))
+    """Return the app halves in the order in which a tag moved to them: to a quarantined one, too."""
+    found = [half for half in _halves(entries) if isinstance(half, AppHalf)]
+    told = {entry.event.event_id: entry.event for entry in _of(entries, Received)}
+    moved: dict[Digest, int] = {}
+    for place, entry in enumerate(entries):
+        event = told.get(entry.event_id) if isinstance(entry, (Resolved, Skipped)) else None
+        if isinstance(entry, Resolved) and isinstance(entry.half, AppHalf):
+            moved[entry.half.digest] = place
+        elif isinstance(entry, Skipped) and entry.reason == "Quarantined" and isinstance(event, ImagePushed):
+            moved.update({half.digest: place for half in found if event.digest in (half.pushed, half.digest)})
+    return tuple(sorted(found, key=lambda half: moved[half.digest]))
 
 
 def models(entries: Entries) -> tuple[ModelHalf, ...]:
@@ -280,6 +289,11 @@ def releases(entries: Entries) -> tuple[Release, ...]:
     return tuple(_release(entries, entry) for entry in entries if isinstance(entry, Planned))
 
 
+def release_of(entries: Entries, number: int) -> Release:
+    """Return one release with all that is on record about it."""
+    return _release(entries, plan_of(entries, number))
+
+
 def _release(entries: Entries, planned: Planned) -> Release:
     number, place = planned.release, entries.index(planned)
     own = _about(entries, number)
@@ -300,7 +314,8 @@ def _release(entries: Entries, planned: Planned) -> Release:
         author=planned.author,
         reason=planned.reason,
         phase=phase(entries, number),
-        halves_at=(app.published_at if app else None, model.published_at if model else None),
+        halves_at=_brought(entries, number, place)
+        or (app.published_at if app else None, model.published_at if model else None),
         planned_at=planned.at,
         moved_at=moves[-1].at,
         to=planned.to,
@@ -319,6 +334,21 @@ def _release(entries: Entries, planned: Planned) -> Release:
             row.file for row in (gates[-1].rows if gates else ()) if row.change in ("newly wrong", "wrong", "changed")
         ),
     )
+
+
+def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime, datetime] | None:
+    """Return when a release's halves were published, as of the last plan made while it was live and the newest."""
+    found = None
+    for place in range(planned + 1, len(entries)):
+        until_then = entries[:place]
+        if isinstance(entries[place], Planned) and live(until_then) == number:
+            barred = quarantine(until_then)
+            app = [half for half in apps(until_then) if half.digest not in barred][-1:]
+            model = [half for half in models(until_then) if half.digest not in barred][-1:]
+            pair = plan_of(entries, number).pair
+            if app and model and (app[0].digest, model[0].digest) == (pair.app, pair.model):
+                found = app[0].published_at, model[0].published_at
+    return found
 
 
 def live(entries: Entries) -> int | None:
@@ -363,13 +393,14 @@ def hold(entries: Entries) -> Hold | None:
     found = None
     for entry in _of(entries, HoldSet, Resumed, Live):
         if isinstance(entry, HoldSet):
-            found = Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope)
+            under = found if found is not None and found.scope != "all" else None
+            found = Hold(entry.id, entry.author, entry.reason, entry.at, entry.scope, under)
         elif isinstance(entry, Resumed) and found is not None and entry.hold == found.id:
-            found = None
+            found = found.under
         elif isinstance(entry, Live) and (found is None or found.scope != "all"):
             planned = plan_of(entries, entry.release)
             if planned.to is not None:
-                found = Hold(entry.id, planned.author, planned.reason, entry.at)
+                found = Hold(entry.id, planned.author, planned.reason, entry.at, under=found)
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from shipmate.core.events import ImagePushed
-from shipmate.core.ledger import AppHalf, Errored, ModelHalf, Phase, Received, Rejected, Resolved, Skipped
+from shipmate.core.ledger import AppHalf, Errored, ModelHalf, Phase, Planned, Received, Rejected, Resolved, Skipped
 from shipmate.core.refs import Pair
 from tests.sim import model
 from tests.sim.candidates import candidates
@@ -107,7 +107,7 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
             return
         if not tried:
             complaints.append(f"the newest pair (app {pair.app[:14]}, model {pair.model[:14]}) was never released")
-        elif seen.planned[tried[-1]][0] < published and seen.phases[tried[-1]] is not Phase.HELD:
+        elif _since(seen, tried[-1]) < published and seen.phases[tried[-1]] is not Phase.HELD:
             complaints.append(f"a half of r-{tried[-1]} was published anew, and the pair was not released again")
         else:
             return
@@ -120,6 +120,12 @@ def _under_hold(seen: Seen, entries: model.Entries) -> list[Pair]:
     only_app = live.app if live is not None and hold is not None and hold.scope == "app" else None
     only_model = live.model if live is not None and hold is not None and hold.scope == "model" else None
     return candidates(entries, only_app=only_app, only_model=only_model)
+
+
+def _since(seen: Seen, number: int) -> int:
+    """Return the place up to which a release brought what was published: its plan, or the last one made over it."""
+    plans = [place for place, _ in seen.each(Planned) if model.live(seen.entries[:place]) == number]
+    return max([seen.planned[number][0], *plans])
 
 
 def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:

@@ -6,6 +6,7 @@ from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Failed, IgnoredEvent, Phase, Received, Rejected, Resolved, Skipped, Waiting
 from shipmate.core.refs import Pair
 from tests.sim import model
+from tests.sim.candidates import lost
 from tests.sim.seen import Seen
 
 ENDED = frozenset({Phase.REJECTED, Phase.FAILED, Phase.ROLLED_BACK, Phase.RETIRED, Phase.LIVE})
@@ -82,6 +83,7 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
         phases = {seen.phases[number] for number in own}
         is_explained = (
             half.digest in barred
+            or lost(seen.entries)  # what is new waits until the half that is live is published again
             or phases & (ENDED | {Phase.HELD})
             or any(getattr(entry, kind) == half.digest for entry in waits)
             or any(model.is_barred(pair, barred) for pair in [Pair(apps[-1].digest, models[-1].digest)])

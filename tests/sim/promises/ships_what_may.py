@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shipmate.core.ledger import Failed, Gated, HoldSet, Intended, Live, Rejected, Requested, Resumed
+from shipmate.core.ledger import Failed, Gated, Hold, HoldSet, Intended, Live, Rejected, Requested, Resumed
 from shipmate.core.refs import Pair
 from tests.sim import model
 from tests.sim.history import Patch
@@ -70,8 +70,13 @@ def _holds(seen: Seen) -> Iterator[tuple[str, str, int, int]]:
     for place, hold in holds.items():
         if hold is not None and hold.id == seen.entries[place].id:
             later = [index for index in changes if index > place]
-            ended = [index for index in later if (now := holds[index]) is None or now.id != hold.id]
+            ended = [index for index in later if hold.id not in _in_force(holds[index])]
             yield hold.id, hold.scope, place, ended[0] if ended else len(seen.entries)
+
+
+def _in_force(hold: Hold | None) -> list[str]:
+    """Return the ids of a hold and of the one under it."""
+    return [] if hold is None else [hold.id, *_in_force(hold.under)]
 
 
 def _keeps_back(scope: str, pair: Pair, live: Pair | None) -> bool:
