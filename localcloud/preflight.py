@@ -210,7 +210,7 @@ def _cannot_pull(node: str, image: str, words: str) -> str:
     return (
         f"node {node} cannot pull from {registry}: {words[:1000]}\n"
         "It has to be a registry that this machine and every node reach by that name. The demo's own listens on this "
-        "machine alone: nodes on this machine's network pull from there (k3s, kubeadm). For any other cluster name one:\n"
+        "machine alone: nodes on this machine's network pull from there (k3s, kubeadm). Otherwise name one:\n"
         "  make demo CONTEXT=… REGISTRY=http://localhost:5001     kind with a local registry, as kind documents it\n"
         "  make demo CONTEXT=… REGISTRY=<name>.azurecr.io         after az acr login, the cluster attached to it\n"
         "Nothing was changed"

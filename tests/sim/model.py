@@ -184,6 +184,8 @@ def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
 def apps(entries: Entries) -> tuple[AppHalf, ...]:
     """Return the app halves in the order in which a tag moved to them: to a quarantined one, too."""
     found = [half for half in _halves(entries) if isinstance(half, AppHalf)]
+    if all(entry.reason != "Quarantined" for entry in _of(entries, Skipped)):
+        return tuple(found)
     told = {entry.event.event_id: entry.event for entry in _of(entries, Received)}
     moved: dict[Digest, int] = {}
     for place, entry in enumerate(entries):
@@ -339,9 +341,10 @@ def _release(entries: Entries, planned: Planned) -> Release:
 def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime, datetime] | None:
     """Return when a release's halves were published, as of the last plan made while it was live and the newest."""
     found = None
-    for place in range(planned + 1, len(entries)):
+    plans = [place for place in range(planned + 1, len(entries)) if type(entries[place]) is Planned]
+    for place in plans:
         until_then = entries[:place]
-        if isinstance(entries[place], Planned) and live(until_then) == number:
+        if live(until_then) == number:
             barred = quarantine(until_then)
             app = [half for half in apps(until_then) if half.digest not in barred][-1:]
             model = [half for half in models(until_then) if half.digest not in barred][-1:]
