@@ -23,6 +23,7 @@ from shipmate.core.ledger import (
     Intended,
     Phase,
     Planned,
+    Progressed,
     Received,
     Rejected,
     Release,
@@ -148,13 +149,6 @@ class Pipeline:
     def _take(self, step: plan.Step, target: Target, state: State) -> AnyEntry:
         """Take one step and return the entry that records its outcome."""
         context = self.context
-
-        def heard(stage: str, release: Release) -> Context:
-            every = timedelta(seconds=self.stalled_seconds / 3)
-            last = state.last_stage_at or context.clock.now()
-            signs = SignsOfLife(self.ledgers, target.name, release, stage, context, every, last)
-            return dataclasses.replace(context, progress=signs)
-
         match step:
             case plan.Resolve(publication):
                 return self._trying(
@@ -185,28 +179,39 @@ class Pipeline:
             case plan.Park(release, hold):
                 message = f"{hold.words} keeps it from traffic: {hold.reason}"
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
-            case plan.Build(release):
-                return self._trying(lambda: build(release, target, state, heard("build", release)), release, "build")
-            case plan.Gate(release):
-                return self._trying(lambda: gate(release, target, state, heard("gate", release)), release, "gate")
-            case plan.Intend(release):
-                return self._trying(
-                    lambda: Intended(
-                        **context.stamp(),
-                        release=release.number,
-                        fence=max(state.fence, fence_in_cluster(target, context.cluster)) + 1,
-                    ),
-                    release,
-                    "rollout",
-                )
-            case plan.RollOut(release):
-                return self._trying(
-                    lambda: roll_out(release, target, state, heard("rollout", release)), release, "rollout"
-                )
-            case plan.Verify(release):
-                return self._trying(lambda: verify(release, target, state, heard("verify", release)), release, "verify")
+            case plan.Claim(release, stage):
+                message = f"tries again; the last time: {release.message}"
+                return Progressed(**context.stamp(), release=release.number, stage=stage, message=message)
+            case plan.Build() | plan.Gate() | plan.Intend() | plan.RollOut() | plan.Verify():
+                return self._run(step, target, state)
             case _:
                 raise AssertionError(step)
+
+    def _run(self, step: plan.Stage, target: Target, state: State) -> AnyEntry:
+        """Run one stage of a release and return the entry that records how it ended."""
+        release = step.release
+
+        def heard(stage: str) -> Context:
+            every = timedelta(seconds=self.stalled_seconds / 3)
+            last = state.last_stage_at or self.context.clock.now()
+            signs = SignsOfLife(self.ledgers, target.name, release, stage, self.context, every, last)
+            return dataclasses.replace(self.context, progress=signs)
+
+        match step:
+            case plan.Build():
+                return self._trying(lambda: build(release, target, state, heard("build")), release, "build")
+            case plan.Gate():
+                return self._trying(lambda: gate(release, target, state, heard("gate")), release, "gate")
+            case plan.Intend():
+                return self._trying(lambda: self._intended(release, target, state), release, "rollout")
+            case plan.RollOut():
+                return self._trying(lambda: roll_out(release, target, state, heard("rollout")), release, "rollout")
+            case plan.Verify():
+                return self._trying(lambda: verify(release, target, state, heard("verify")), release, "verify")
+
+    def _intended(self, release: Release, target: Target, state: State) -> Intended:
+        fence = max(state.fence, fence_in_cluster(target, self.context.cluster)) + 1
+        return Intended(**self.context.stamp(), release=release.number, fence=fence)
 
     def _trying(
         self,

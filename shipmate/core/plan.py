@@ -63,6 +63,13 @@ class WaitForPartner(msgspec.Struct, frozen=True):
     message: str
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """Say that this worker tries a stage again that was in trouble, so that the others who wait for it do not."""
+
+    release: Release
+    stage: str
+
+
 class Build(msgspec.Struct, frozen=True):
     """Bring the release image into the registry, or find it there."""
 
@@ -107,8 +114,11 @@ class Supersede(msgspec.Struct, frozen=True):
     message: str
 
 
-type StageStep = Build | Gate | Intend | RollOut | Verify | Park
-type Step = Idle | Wait | Resolve | Plan | WaitForPartner | Supersede | StageStep
+type Stage = Build | Gate | Intend | RollOut | Verify
+type Step = Idle | Wait | Resolve | Plan | WaitForPartner | Supersede | Park | Claim | Stage
+
+STAGES = {Phase.PLANNED: "build", Phase.BUILT: "gate", Phase.ROLLED_OUT: "verify"}
+"""What a release comes to next, by its phase; of any other, and of a rollback that is built, the rollout."""
 
 
 def decide(state: State, target: Target, now: datetime, worker: str, stalled_seconds: float) -> Step:
@@ -150,11 +160,11 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
         return Resolve(due)  # or nobody would know of what outranks or may pass it
     if _is_stuck(state, release):
         return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
-    if release.retry_at is not None and release.retry_at > now:
-        return Wait(release.retry_at, "retry")
+    if release.retry_at is not None:
+        return _unless_retried(release, now) or Claim(release, _stage(release))
     if state.last_stage_at is not None and state.last_stage_by != worker:
         free_at = state.last_stage_at + timedelta(seconds=stalled_seconds)
-        if free_at > now and release.retry_at is None:
+        if free_at > now:
             return Wait(free_at, "another worker has it")
     match release.phase:
         case Phase.PLANNED:
@@ -167,6 +177,10 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
             return RollOut(release)
         case _:
             return Verify(release)
+
+
+def _stage(release: Release) -> str:
+    return "rollout" if release.is_rollback and release.phase is Phase.BUILT else STAGES.get(release.phase, "rollout")
 
 
 def _to_traffic(state: State, release: Release) -> Intend | Park:

@@ -47,6 +47,8 @@ def words(step: plan.Step, story: Story) -> str:
             return f"record that {NAMES[app]} and {NAMES[model]} do not fit"
         case plan.Supersede(release, message):
             return f"supersede {release.name}: {message}"
+        case plan.Claim(release, stage):
+            return f"claim the {stage} of {release.name}"
         case _:
             return f"{type(step).__name__} {step.release.name}"
 
@@ -414,7 +416,34 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5),
         "wait 4 s: retry",
     ),
-    "a stage is due again": (lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5).wait(4), "Build r-1"),
+    "a stage is due again": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5).wait(4),
+        "claim the build of r-1",
+    ),
+    "a gate is due again": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().err(5).wait(4),
+        "claim the gate of r-1",
+    ),
+    "a rollout is due again": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().err(5).wait(4),
+        "claim the rollout of r-1",
+    ),
+    "a verification is due again": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().roll_out().err(5).wait(4),
+        "claim the verify of r-1",
+    ),
+    "a rollback's fence is due again": (
+        lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).build().err(5).wait(4),
+        "claim the rollout of r-3",
+    ),
+    "and is tried by who said so": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").err(5).wait(4).progress(),
+        "Build r-1",
+    ),
+    "and by nobody else": (
+        lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").err(5).wait(4).progress(),
+        "wait 59 s: another worker has it",
+    ),
     "another worker has it": (
         lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1"),
         "wait 59 s: another worker has it",
@@ -425,7 +454,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
     ),
     "another worker's retry is anybody's": (
         lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").err(5).wait(4),
-        "Build r-1",
+        "claim the build of r-1",
     ),
     "a release in trouble is passed by a newer pair": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").err(5).app("A3"),
@@ -443,7 +472,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: (
             s.ship_first().app("A2").plan("A2", "M1").err(5).receive(pushed("e9", "A3")).err_reading("e9", 60).wait(9)
         ),
-        "Build r-2",
+        "claim the build of r-2",
     ),
     "what was published is read while a release is made ready": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").receive(pushed("e9", "A3")),
