@@ -278,12 +278,26 @@ def _gated(state: State, entry: Gated) -> State:
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
     if entry.withdrawn is not None:
-        state = replace(
-            state,
-            apps=tuple(half for half in state.apps if half.digest != entry.withdrawn),
-            models=tuple(half for half in state.models if half.digest != entry.withdrawn),
-        )
+        state = _withdrawn(state, entry.withdrawn)
     return _quarantined(state, entry.quarantine)
+
+
+def _withdrawn(state: State, digest: Digest) -> State:
+    """Forget a half; if it is live, keep when it was published last, so that nothing older goes in its place."""
+    live = state.serving
+    if live is not None:
+        app_at, model_at = live.halves_at
+        app, model = state.app(digest), state.model(digest)
+        if app is not None and live.pair.app == digest:
+            app_at = app.published_at
+        if model is not None and live.pair.model == digest:
+            model_at = model.published_at
+        state = _changed(state, live.number, halves_at=(app_at, model_at))
+    return replace(
+        state,
+        apps=tuple(half for half in state.apps if half.digest != digest),
+        models=tuple(half for half in state.models if half.digest != digest),
+    )
 
 
 def _held(state: State, entry: Held) -> State:

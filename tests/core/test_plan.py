@@ -528,6 +528,26 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ).wait(2),
         "idle: LiveHalfGone",
     ),
+    "the live model is published again and lost: code does not take one from in between": (
+        lambda s: (
+            s.ship_first()
+            .wait(60)
+            .model("M2")
+            .wait(60)
+            .model("M1")
+            .app("A2")
+            .plan("A2", "M1")
+            .lose(digest("M1"))
+            .wait(2)
+        ),
+        "idle: LiveHalfGone",
+    ),
+    "the live code is pushed again and lost: a model does not take code from in between": (
+        lambda s: (
+            s.ship_first().wait(60).app("A2").wait(60).app("A1").model("M2").plan("A1", "M2").lose(digest("A1")).wait(2)
+        ),
+        "idle: LiveHalfGone",
+    ),
     "the only code is lost": (
         lambda s: s.ship_first().model("M2").plan("A1", "M2").lose(digest("A1")).wait(2),
         "idle: LiveHalfGone",

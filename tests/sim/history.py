@@ -79,7 +79,7 @@ class Truth:
     model_head: Digest | None  # the newest model in the container at the end
     wrong_models: frozenset[Digest]  # their candidate answers wrongly or with 500: none may ever meet users
     broken_apps: frozenset[Digest]  # nobody reaches them through the public door: none may stay live
-    gone_models: frozenset[Digest]  # a file of theirs was missing at some time: they could not be built
+    gone: frozenset[Digest]  # halves that were, at some time, deleted or overwritten in whole or part
     troubled: Mapping[Digest, str]  # halves that are in trouble for good, until all else is settled → `plans.TROUBLE`
     lost_images: Mapping[Digest, int]  # release images that the clean-up deleted → how long the ledger was by then
     mixed_up_images: frozenset[Digest]  # release images that hold another app than their labels say

@@ -238,7 +238,10 @@ class Queue:
 
     def _advance(self, actor: Actor, pipeline: Pipeline) -> str:
         self.on_delivery(actor)
-        return pipeline.advance(actor.target)
+        said = pipeline.advance(actor.target)
+        if said.startswith("LiveHalfGone"):
+            self.hub.reached.add("what is live is deleted where it was published")
+        return said
 
     def slept(self, actor: Actor) -> None:
         """Give the message of a worker that sleeps too long to another one."""

@@ -316,8 +316,7 @@ def _release(entries: Entries, planned: Planned) -> Release:
         author=planned.author,
         reason=planned.reason,
         phase=phase(entries, number),
-        halves_at=_brought(entries, number, place)
-        or (app.published_at if app else None, model.published_at if model else None),
+        halves_at=_brought(entries, number, place),
         planned_at=planned.at,
         moved_at=moves[-1].at,
         to=planned.to,
@@ -338,20 +337,31 @@ def _release(entries: Entries, planned: Planned) -> Release:
     )
 
 
-def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime, datetime] | None:
-    """Return when a release's halves were published, as of the last plan made while it was live and the newest."""
-    found = None
-    plans = [place for place in range(planned + 1, len(entries)) if type(entries[place]) is Planned]
-    for place in plans:
-        until_then = entries[:place]
-        if live(until_then) == number:
+def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime | None, datetime | None]:
+    """Return when a release's halves were published, as it was known at its plan.
+
+    While it is live, that is told anew by each plan by which both are the newest, and by what withdraws one of them.
+    """
+    pair = entries[planned].pair
+    found = _published(entries[:planned])
+    for place in range(planned + 1, len(entries)):
+        entry, until_then = entries[place], entries[:place]
+        if type(entry) not in (Planned, Rejected) or live(until_then) != number:
+            continue
+        if isinstance(entry, Rejected) and entry.withdrawn in (pair.app, pair.model):
+            known = _published(until_then)
+            found |= {half: known[half] for half in (pair.app, pair.model) if half == entry.withdrawn and half in known}
+        elif isinstance(entry, Planned):
             barred = quarantine(until_then)
             app = [half for half in apps(until_then) if half.digest not in barred][-1:]
             model = [half for half in models(until_then) if half.digest not in barred][-1:]
-            pair = plan_of(entries, number).pair
             if app and model and (app[0].digest, model[0].digest) == (pair.app, pair.model):
-                found = app[0].published_at, model[0].published_at
-    return found
+                found = _published(until_then)
+    return found.get(pair.app), found.get(pair.model)
+
+
+def _published(entries: Entries) -> dict[Digest, datetime]:
+    return {half.digest: half.published_at for half in _halves(entries)}
 
 
 def live(entries: Entries) -> int | None:

@@ -136,6 +136,11 @@ MUTANTS = (
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
     Mutant("an event of a tag that moved on is taken", 13, ((resolve, "_app", planted.resolve_the_event_alone),)),
     Mutant("what is live is not published again", 13, ((plan, "_older_than_live", lambda state, pair: None),)),
+    Mutant(
+        "what is older goes in the place of what is lost",
+        13,
+        ((plan, "_not_older_than_lost", lambda state: (state.apps, state.models)),),
+    ),
     Mutant("the sweep repairs nothing", 14, ((Pipeline, "_repair", lambda self, target: 0),)),
     Mutant("what is rolled out is called live", 14, ((pipeline, "verify", planted.live_unasked),)),
     Mutant("a verdict counts for other pairs of the app", 15, ((pipeline, "gate", planted.verdict_of_another_pair),)),

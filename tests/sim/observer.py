@@ -1,15 +1,12 @@
 """What is seen of a run from outside, put together as its `History`."""
 
 import dataclasses
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import AnyEntry, State
-from shipmate.core.manifest import parse_manifest
-from shipmate.core.refs import Digest
+from shipmate.core.refs import digest_of
 from shipmate.core.views import DeploymentView, PodView
-from shipmate.errors import Rejected
 from tests.sim.history import Patch, TargetRun, Truth
 from tests.sim.world import NAMESPACE, World
 
@@ -103,26 +100,17 @@ class Observer:
     def _truth(self, name: str) -> Truth:
         world = self._world
         source = world.targets[name].app
-        newest = max(world.models.manifests(), key=lambda found: (found[0].modified_at, found[0].path), default=None)
-        try:
-            model_head = _digest_of(newest[1]) if newest is not None else None
-        except Rejected:
-            model_head = None
+        newest = world.published_models[-1].digest if world.published_models else None
+        is_there = any(digest_of(data) == newest for _, data in world.models.manifests())
         return Truth(
             apps=tuple(world.apps[name]),
             models=tuple(world.published_models),
             app_head=world.registry.tags[source.repository].get(source.tag),
-            model_head=model_head,
+            model_head=newest if is_there else None,
             wrong_models=frozenset(world.says) | frozenset(world.failing_models),
             broken_apps=frozenset(world.broken_apps),
-            gone_models=frozenset(world.gone_models),
+            gone=frozenset(world.gone),
             troubled=dict(self._simulation.troubled),
             lost_images={image: lengths[name] for image, lengths in world.registry.lost.items()},
             mixed_up_images=world.mixed_up(),
         )
-
-
-@lru_cache(maxsize=1024)
-def _digest_of(manifest: bytes) -> Digest:
-    """Return the digest of a model's manifest. Raises Rejected if it cannot be read."""
-    return parse_manifest(manifest).digest

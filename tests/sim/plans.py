@@ -13,7 +13,7 @@ from tests.sim.faults import SYSTEMS, Faults
 CHAOS_SECONDS = 600.0
 HOSTS = 3
 
-type What = Literal["app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "sweep"]
+type What = Literal["app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "sweep"]
 type Quality = Literal["good", "wrong", "failing", "gone", "broken", "unpullable", "refused"]
 """What a half is worth; those of the last two are as good as others, and in trouble all the same: `TROUBLE`."""
 
@@ -39,7 +39,7 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     again: tuple[float, ...] = ()  # seconds until a command is sent again, after it was answered
     to: str | None = None  # a command's release
     override: bool = False
-    scope: Literal["all", "app", "model"] = "all"  # of a hold
+    scope: Literal["all", "app", "model"] = "all"  # of a hold; of a loss, the half
     if_live: str | None = None
     system: str = ""
     seconds: float = 0.0
@@ -198,6 +198,10 @@ class _Drawer:
         if self.faults.strength("clean-up"):
             for number in range(dice.bits("clean-ups") % 4):
                 self.found.append(Happening(at=dice.between(30, 560, "clean-up at", number), what="clean-up"))
+            if dice.draw("loss") < 0.25:
+                at, name = dice.between(60, 560, "loss at"), dice.pick(self.names, "whose loss")
+                half: Literal["app", "model"] = dice.pick(("app", "model"), "loss of")
+                self.found.append(Happening(at=at, what="loss", target=name, scope=half))
 
 
 def deliveries(drawer: _Drawer, number: int) -> tuple[float, ...]:

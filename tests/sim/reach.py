@@ -78,6 +78,7 @@ REACH = {
     "something is published during a gate": "the verdict belongs to the pair that was asked, not to the newest",
     "a model and an app make one release": "published close together",
     "one model ships to two targets": "each target has a ledger of its own",
+    "what is live is deleted where it was published": "nothing older goes in its place, and the target says so",
     # verdicts
     "a gate rejects": "the candidate answers wrongly, or not at all",
     "the halves of a rejected pair are asked apart": "to find out which is at fault",
@@ -99,6 +100,7 @@ REACH = {
     "a person's wish ends a release on its way": "it had not met users",
     "a release waits under a hold": "it passed its gate",
     "a held release ships": "after the hold was lifted",
+    "a hold is set over a narrower one": "which is in force again when the wider one is lifted",
     "a hold on one half lets the other ship": "with the live partner",
     "a quarantined pair is released by override": "which is on record",
     "a command is repeated with its key": "and changes nothing",
@@ -191,6 +193,8 @@ class _Reader:
         self._waiting |= {entry.app, entry.model}
 
     def hold(self, entry: HoldSet | Resumed) -> None:
+        if isinstance(entry, HoldSet) and self._hold is not None and self._hold.scope != "all":
+            self.found.add("a hold is set over a narrower one")
         self._hold = entry if isinstance(entry, HoldSet) else None
 
     def held(self, entry: Held) -> None:

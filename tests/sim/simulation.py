@@ -210,10 +210,20 @@ class Simulation:
                 self.hub.outages.append((happening.system, now, now + happening.seconds))
             case "clean-up":
                 self.world.clean_up(60.0)
+            case "loss":
+                self._lose(happening)
             case "sweep":
                 self._sweep()
             case _:
                 self._ask(happening)
+
+    def _lose(self, happening: Happening) -> None:
+        """Let somebody delete a half of what is live where it was published; what is in the cluster goes on."""
+        live = self.hosts.look(happening.target).state.serving
+        if live is not None and happening.scope == "app":
+            self.world.lose_app(happening.target, live.pair.app)
+        elif live is not None:
+            self.world.lose_model(live.pair.model)
 
     def _publish(self, happening: Happening) -> None:
         world, version = self.world, happening.version

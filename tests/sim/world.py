@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from shipmate.core.answers import Answer, Version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fence import Operation
-from shipmate.core.refs import Digest
+from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import (
     AppSource,
     DeploymentRef,
@@ -71,6 +71,17 @@ class SimModels(FakeModels):
     def manifests(self) -> list[tuple[Blob, bytes]]:
         """Return what is in the container and completes a model version."""
         return [found for path, found in self._containers["models"].items() if path.endswith("/manifest.json")]
+
+    def held_by(self, folder: str) -> list[Digest]:
+        """Return the model version that a folder holds, if there is one."""
+        return [digest_of(data) for blob, data in self.manifests() if blob.path == f"{folder}/manifest.json"]
+
+    def delete_all(self, digest: Digest) -> None:
+        """Delete each folder that holds a model version."""
+        blobs = self._containers["models"]
+        manifests = [path for path, (_, data) in blobs.items() if digest_of(data) == digest]
+        folders = tuple(path.removesuffix("manifest.json") for path in manifests)
+        self._containers["models"] = {path: found for path, found in blobs.items() if not path.startswith(folders)}
 
 
 class SimRegistry(FakeRegistry):
@@ -147,7 +158,7 @@ class World:
         self.says: dict[Digest, tuple[str, float]] = {}  # a model's answer to the daisy, where it is not daisy
         self.failing_models: set[Digest] = set()  # their candidate answers 500
         self.broken_apps: set[Digest] = set()  # nobody reaches them through the door
-        self.gone_models: set[Digest] = set()
+        self.gone: set[Digest] = set()  # halves that were, at some time, deleted or overwritten in whole or part
         self.in_trouble: dict[Digest, str] = {}  # half → its quality, one of TROUBLE, as long as the trouble lasts
         self.registry.refuses = lambda data: "refused" in self._troubles(data)
         self.apps: dict[str, list[Half]] = {name: [] for name in self.targets}
@@ -172,6 +183,7 @@ class World:
         """Upload a model version, perhaps under another name, and return the event of its manifest."""
         model = model_folder(version, contract)
         where = f"net/{folder or version}"
+        self.gone.update(self.models.held_by(where))
         for path, data in model.files.items():
             self.models.put("models", f"{where}/{path}", data)
         blob = self.models.put("models", f"{where}/manifest.json", model.manifest)
@@ -185,7 +197,23 @@ class World:
     def lose_model_file(self, folder: str, digest: Digest) -> None:
         """Delete a file that a published manifest lists."""
         self.models.delete("models", f"net/{folder}/model.onnx")
-        self.gone_models.add(digest)
+        self.gone.add(digest)
+
+    def lose_model(self, digest: Digest) -> None:
+        """Delete a published model wherever it lies."""
+        self.models.delete_all(digest)
+        self.hub.tell(f"somebody deletes model {digest[:19]}")
+        self.gone.add(digest)
+
+    def lose_app(self, name: str, digest: Digest) -> None:
+        """Delete a pushed app image, and the tag if it points to it."""
+        repository = self.targets[name].app.repository
+        manifests, tags = self.registry.manifests[repository], self.registry.tags[repository]
+        manifests.pop(digest, None)
+        for tag in [tag for tag, image in tags.items() if image == digest]:
+            del tags[tag]
+        self.hub.tell(f"somebody deletes the app image {digest[:19]}")
+        self.gone.add(digest)
 
     # -- the registry's clean-up
 

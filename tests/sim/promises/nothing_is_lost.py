@@ -98,6 +98,8 @@ def _verdicts_without_cause(seen: Seen) -> Iterator[str]:
     for place, entry in endings:
         if entry.quarantine and place < seen.run.trouble_until and seen.troubles(entry.release):
             yield f"r-{entry.release} was blamed for a trouble that lies outside of it: {entry.message}"
+        if isinstance(entry, Rejected) and entry.withdrawn not in {None, *seen.run.truth.gone}:
+            yield f"r-{entry.release} ended for {entry.withdrawn}, which was there: {entry.message}"
         is_wrong = seen.planned[entry.release][1].pair.model in seen.run.truth.wrong_models
         was_slow = "slowest answer" in entry.message  # a worker that slept while it asked cannot tell
         if entry.reason in ("GateFailed", "CandidateAnswerUnusable") and not is_wrong and not was_slow:
