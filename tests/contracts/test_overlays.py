@@ -1,0 +1,41 @@
+"""What kustomize makes of k8s/overlays, without a cluster."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localcloud.setup import ensure_kubernetes
+
+K8S = Path(__file__).parents[2] / "k8s"
+PLACEHOLDER = "00000000-0000-0000-0000-000000000000"
+OBJECT_ID = "0f7c1f3e-2f3b-4a53-9f0e-6a8a2a1d9c55"
+
+
+def rendered(folder: Path) -> str:
+    command = [str(ensure_kubernetes() / "kubectl"), "kustomize", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def one(text: str, kind: str, name: str) -> Any:
+    return next(each for each in yaml.safe_load_all(text) if (each["kind"], each["metadata"]["name"]) == (kind, name))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", ["aks", "aks-released"])
+def test_the_object_id_of_the_controller_is_set_in_one_file(tmp_path: Path, overlay: str) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlays = tmp_path / "k8s" / "overlays"
+    identity = overlays / "aks" / "controller-identity.yaml"
+    identity.write_text(identity.read_text().replace(PLACEHOLDER, OBJECT_ID))
+    text = rendered(overlays / overlay)
+    assert PLACEHOLDER not in text
+    assert one(text, "RoleBinding", "shipmate")["subjects"][0]["name"] == OBJECT_ID
+    fence = one(text, "ValidatingAdmissionPolicy", "shipmate-fence")["spec"]["variables"]
+    gate = one(text, "ValidatingAdmissionPolicy", "shipmate-gate-pods")["spec"]["matchConditions"]
+    spelt = {each["name"]: each["expression"] for each in [*fence, *gate]}
+    by_its_name = f"request.userInfo.username == '{OBJECT_ID}'"
+    assert (spelt["byController"], spelt["by-the-controller"]) == (by_its_name, by_its_name)
