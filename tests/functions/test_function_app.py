@@ -5,11 +5,21 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import function_app
 
 ROOT = Path(__file__).parents[2]
+DEPLOYED = {
+    "LICENSE",
+    "constraints.txt",
+    "function_app.py",
+    "functions",
+    "host.json",
+    "requirements.txt",
+    "shipmate",
+}
 HTTP = {
     "targets": ("GET", "targets"),
     "target": ("GET", "targets/{target}"),
@@ -71,3 +81,14 @@ def test_what_azure_installs_is_what_is_imported() -> None:
     assert named - {name for name, module in modules.items() if module in imported} == {
         "azure-functions-runtime"  # the worker itself, pinned so that what is tested is what runs
     }
+
+
+def test_what_is_deployed_is_what_the_function_app_needs() -> None:
+    patterns = (ROOT / ".funcignore").read_text().split()
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [Path(line) for line in listed.splitlines()]
+    left_out = {file for file in files for part in file.parts for pattern in patterns if fnmatch(part, pattern)}
+    assert {file.parts[0] for file in files if file not in left_out} == DEPLOYED
+    assert [str(file) for file in left_out if file.parts[0] in DEPLOYED] == []
+    names = {file.parts[0] for file in files}
+    assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)] == []
