@@ -72,7 +72,7 @@ _IN_PATH: Mapping[str, tuple[str, str, str]] = {
 _PROBLEMS: Mapping[int, str] = {
     400: "The request is wrong; the detail names the key and what it should be",
     401: "Nobody signed in, where that is asked for. Without a key that opens this, the host says so without a body",
-    403: "The caller's role does not allow this",
+    403: "The caller's role does not allow this; or Shipmate's own identity lacks a right, which the detail names",
     404: "There is no such target, release or request, or nothing goes by that name",
     409: "Something stands in the way; the detail says what",
     422: "The Idempotency-Key was used before for something else",

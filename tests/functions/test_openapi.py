@@ -1,12 +1,13 @@
 """The published OpenAPI document is current, and it and the Function App have the same routes."""
 
 import json
+import re
 
 import schemathesis
 
 from functions.callers import Role
 from functions.openapi import ROUTES, document
-from tests.functions.in_process import api
+from tests.functions.in_process import ROOT, api
 from tests.functions.test_function_app import HTTP
 from tests.world import World
 from tools.openapi_document import DOCUMENT, openapi_document
@@ -39,3 +40,14 @@ def test_the_document_keeps_the_rules_of_openapi() -> None:
 def test_the_api_serves_it() -> None:
     with api(World()) as client:
         assert client.get("openapi.json").json() == json.loads(DOCUMENT.read_text())
+
+
+def test_the_document_says_both_that_403_may_mean() -> None:
+    row = re.search(r"^\| 403 \| (.+) \|$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert row is not None
+    said = {
+        operation["responses"]["403"]["description"]
+        for methods in document()["paths"].values()
+        for operation in methods.values()
+    }
+    assert said == {row[1][0].upper() + row[1][1:]}
