@@ -30,7 +30,8 @@ class Invalid(ShipmateError):
 class Rejected(Invalid):
     """A published half, or the candidate made of it, cannot be released.
 
-    `reason` is a CamelCase code that the ledger, logs, metrics and the page share; the text says what was expected.
+    `reason` is a CamelCase code that the ledger, the log, the API and docs/operating.md share; the text says what was
+    expected.
     """
 
     def __init__(self, reason: str, message: str) -> None:

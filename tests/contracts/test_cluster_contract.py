@@ -132,7 +132,7 @@ class RealWorld:
         return folder
 
     def apply(self, replicas: int = 0, *, released: bool = False, check: bool = True) -> str:
-        """Apply k8s/base to this namespace, the way its README says."""
+        """Apply k8s/base to this namespace, the way its kustomization.yaml says."""
         folder = self.kustomize(replicas, released=released)
         return kubectl("apply", "--server-side", "-k", str(folder), check=check)
 
