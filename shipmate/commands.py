@@ -321,6 +321,10 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone
     if undone is not serving or not is_as_left:
+        if serving.image is None:
+            raise Conflict(
+                f"{serving.name} has lost its image for good: release it instead, so that it passes its gate"
+            )
         return serving, undone
     for number in reversed(state.verified):
         good = state.release(number)

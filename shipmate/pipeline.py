@@ -375,11 +375,17 @@ class Pipeline:
         )
 
 
-def _standing(state: State, step: plan.Step) -> tuple[Phase, int] | int | None:
-    """Return where the thing that a step is about stands: equal before and after means that nobody else moved it."""
+def _standing(state: State, step: plan.Step) -> tuple[object, ...]:
+    """Return where the thing that a step is about stands: equal before and after means that nobody else moved it.
+
+    What a push turned out to be holds while nothing is heard of another: the tag may have moved since it was asked.
+    """
     if isinstance(step, plan.Resolve):
-        wanted = step.publication.event.event_id
-        return next((item.attempt for item in state.publications if item.event.event_id == wanted), None)
+        event = step.publication.event
+        attempts = tuple(item.attempt for item in state.publications if item.event.event_id == event.event_id)
+        if isinstance(event, ModelPublished):
+            return attempts
+        return (*attempts, state.examined.get(examined(event)[0]), *state.apps)
     if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
         return standing(state, step.release)
-    return None
+    return ()

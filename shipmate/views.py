@@ -51,6 +51,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     active: Release | None
     hold: str | None
     next: str  # what happens next, or why nothing does
+    reason: str | None  # the reason code where nothing happens; docs/operating.md has each
     app_head: str | None
     model_head: str | None
     quarantined: tuple[str, ...]
@@ -93,6 +94,7 @@ class Views:
             active=state.active,
             hold=_held_by(state.hold) if state.hold is not None else None,
             next=self._next(target, state),
+            reason=self._reason(target, state),
             app_head=state.apps[-1].version if state.apps else None,
             model_head=state.models[-1].version if state.models else None,
             quarantined=tuple(sorted(state.quarantine)),
@@ -249,8 +251,15 @@ class Views:
                 return message
             case plan.Resolve():
                 return "reads what was published"
+            case plan.Claim(release, stage):
+                return f"{stage}: {release.name}, which is tried again"
             case _:
                 return f"{type(step).__name__.lower()}: {step.release.name}"
+
+    def _reason(self, target: Target, state: State) -> str | None:
+        """Return why nothing happens to a target in this state, as a code."""
+        step = self._step(target, state)
+        return step.reason if isinstance(step, plan.Idle) else None
 
     def _step(self, target: Target, state: State) -> Step:
         context = self.pipeline.context

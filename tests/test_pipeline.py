@@ -1,5 +1,8 @@
 """The way of the data over in-memory ports: what people would see of each publish and command."""
 
+import dataclasses
+from datetime import timedelta
+
 import msgspec
 import pytest
 
@@ -10,7 +13,7 @@ from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Conflict, Invalid, Misconfigured, NotFound, Retryable
-from tests.fakes.ledgers import Fault
+from tests.fakes.ledgers import FakeClock, Fault
 from tests.world import TARGET, World, released
 
 
@@ -269,6 +272,82 @@ def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code
     world.ship(world.push_app("2.3.2"))
     assert world.version("").app_version == "2.3.2"
     assert not world.state.quarantine
+
+
+class SlowClock(FakeClock):
+    """The clock of a worker whose machine is a minute behind."""
+
+    def __init__(self, right: FakeClock) -> None:
+        super().__init__(right.now() - timedelta(minutes=1))
+        self.new_id = right.new_id  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("version", ["2.5.0", "2.3.0"], ids=["on", "back"])
+def test_a_tag_that_moves_while_a_push_is_read_leaves_the_push_behind(version: str) -> None:
+    world = released()
+    world.clock.sleep(60)
+    get_blob, asked = world.registry.get_blob, list[Digest]()
+
+    def moving(repository: str, digest: Digest, limit: int) -> bytes:
+        found = get_blob(repository, digest, limit)
+        asked.append(digest)
+        if len(asked) == 1:
+            raise Retryable("the registry is away")
+        if len(asked) == 2:  # another worker, for which the retry is not due, reads what moved the tag
+            world.tell(world.push_app(version))
+            other = world.pipeline("worker-2")
+            slow = dataclasses.replace(other.context, clock=SlowClock(world.clock))
+            dataclasses.replace(other, context=slow).advance("vision")
+        return found
+
+    world.registry.get_blob = moving  # type: ignore[method-assign] # for the time being
+    world.ship(world.push_app("2.4.0"))
+    assert len(asked) > 2
+    assert world.version("").app_version == version
+
+
+def failed_with_nothing_to_go_back_to() -> World:
+    """Return a world in which users meet r-2, which failed; the image of r-1 is lost and cannot be built alike."""
+    world = released()
+    world.broken_doors.add("2.4.0")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    clean_up(world, 0)
+    world.registry.name = "moved.example"  # which a release image names as its base
+    world.run()
+    return world
+
+
+def test_a_rollback_ships_no_other_image_in_the_place_of_one_that_is_lost_for_good() -> None:
+    world = failed_with_nothing_to_go_back_to()
+    assert [release.ended_because for release in world.state.releases] == [None, "VerifyFailed", "ImageGone"]
+    with pytest.raises(Conflict, match="r-1 has lost its image for good: release it instead"):
+        world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="the status says so"))
+
+
+def test_where_a_failed_release_cannot_be_undone_that_is_said_and_a_release_by_hand_is_the_way_out() -> None:
+    world = failed_with_nothing_to_go_back_to()
+    assert world.pipeline().advance("vision") == (
+        "NothingToGoBackTo: r-2 failed, users may meet it, and no release that was live before can be brought back: "
+        "publish a newer half, or release an earlier pair by hand"
+    )
+    world.commands().release("vision", "key-1", "bo", ReleaseBody(reason="the pair that was live", release="r-1"))
+    world.run()
+    assert phases(world)[-1] == ("r-4", "live")
+    assert world.pipeline().advance("vision").startswith("UpToDate")
+
+
+def test_what_was_gone_and_is_there_again_is_found_by_the_sweep() -> None:
+    world = released()
+    world.clock.sleep(60)
+    world.registry.manifests["vision-app"].clear()
+    world.ship(world.publish_model("1.1"))
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone")
+    world.clock.sleep(60)
+    world.push_app("2.3.0")  # no event tells of it
+    world.pipeline().sweep()
+    world.run()
+    assert world.version("").model_version == "1.1"
 
 
 def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_older_the_newest():

@@ -22,7 +22,7 @@ from shipmate.ports import Reading
 from shipmate.stages.context import Context
 from tests.fakes import application
 from tests.fakes.cluster import Asked, FakeCluster, Reply
-from tests.fakes.halves import GOLDEN, app_image, model_files
+from tests.fakes.halves import GOLDEN, PHOTO, app_image, model_files
 from tests.fakes.ledgers import FakeClock, FakeLedgers, FakeQueue
 from tests.fakes.models import FakeModels
 from tests.fakes.registry import FakeRegistry
@@ -81,12 +81,19 @@ class World:
     # -- the two publishers
 
     def publish_model(
-        self, version: str, says: str = "daisy", confidence: float = 0.9, *, folder: str = "", **manifest: object
+        self,
+        version: str,
+        says: str = "daisy",
+        confidence: float = 0.9,
+        *,
+        folder: str = "",
+        photo: bytes = PHOTO,
+        **manifest: object,
     ) -> ModelPublished:
         """Upload a model folder that answers so, perhaps under another name than its version; return its event."""
         self.answers[version] = (says, confidence)
         folder = f"{self.target.model.name}/{folder or version}"
-        self.models.publish(folder, model_files(version), **{"version": version, "golden": GOLDEN, **manifest})
+        self.models.publish(folder, model_files(version, photo), **{"version": version, "golden": GOLDEN, **manifest})
         blob = self.models.properties("models", f"{folder}/manifest.json")
         self._events += 1
         return ModelPublished(

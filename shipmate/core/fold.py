@@ -4,7 +4,7 @@ Only steps that `ledger.STEPS` allows are folded: anything else is an `IllegalSt
 fault in Shipmate. Written for the pipeline and the ledger store; pure, so that every build folds a ledger alike.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -100,15 +100,22 @@ def _resolved(state: State, entry: Resolved) -> State:
     half = entry.half
     if isinstance(half, AppHalf):
         apps = (*(known for known in state.apps if known.digest != half.digest), half)
-        state = replace(state, apps=apps[-HALVES_KEPT:])
+        live = state.serving.pair.app if state.serving else None
+        state = replace(state, apps=(*_alive(apps, live), *apps[-HALVES_KEPT:]))
     else:
         models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
-        state = replace(state, models=tuple(models[-HALVES_KEPT:]))
+        live = state.serving.pair.model if state.serving else None
+        state = replace(state, models=(*_alive(models, live), *models[-HALVES_KEPT:]))
     if not _is_head(state, half):
         return state  # an older model that came late: the head stays where it is
     return replace(
         state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
     )
+
+
+def _alive[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Digest | None) -> tuple[Half, ...]:
+    """Return the live half, if it is older than those that are kept: what is newer may need it for a partner."""
+    return tuple(half for half in halves[:-HALVES_KEPT] if half.digest == live)
 
 
 def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
@@ -207,16 +214,18 @@ def _planned(state: State, entry: Planned) -> State:
         raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
     state = _met_by_users(state)
     app, model = state.app(entry.pair.app), state.model(entry.pair.model)
+    back_to = state.release(entry.to) if entry.to is not None else None
+    app_at, model_at = back_to.halves_at if back_to is not None else (None, None)
     release = Release(
         number=entry.release,
         pair=entry.pair,
-        app_version=app.version if app else "",
-        model_version=model.version if model else "",
+        app_version=app.version if app else back_to.app_version if back_to else "",
+        model_version=model.version if model else back_to.model_version if back_to else "",
         trigger=entry.trigger,
         author=entry.author,
         reason=entry.reason,
         phase=Phase.PLANNED,
-        halves_at=(app.published_at if app else None, model.published_at if model else None),
+        halves_at=(app.published_at if app else app_at, model.published_at if model else model_at),
         planned_at=entry.at,
         moved_at=entry.at,
         to=entry.to,
@@ -240,16 +249,16 @@ def _planned(state: State, entry: Planned) -> State:
 
 
 def _met_by_users(state: State) -> State:
-    """Note that the live release brought its halves as they were published last, if they are the newest there are.
+    """Note that the live release brought its halves as they were published last.
 
     What was published again while it was live has met users: it undoes no release by hand that comes after.
     """
     live = state.serving
-    app = next((half for half in reversed(state.apps) if half.digest not in state.quarantine), None)
-    model = next((half for half in reversed(state.models) if half.digest not in state.quarantine), None)
-    if live is None or app is None or model is None or (app.digest, model.digest) != (live.pair.app, live.pair.model):
+    if live is None:
         return state
-    return _changed(state, live.number, halves_at=(app.published_at, model.published_at))
+    app, model, (app_at, model_at) = state.app(live.pair.app), state.model(live.pair.model), live.halves_at
+    halves_at = (app.published_at if app else app_at, model.published_at if model else model_at)
+    return _changed(state, live.number, halves_at=halves_at)
 
 
 def _trimmed(releases: tuple[Release, ...], state: State, keep: set[int | None]) -> tuple[Release, ...]:
@@ -278,7 +287,7 @@ def _gated(state: State, entry: Gated) -> State:
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
     if entry.withdrawn is not None:
-        state = _withdrawn(state, entry.withdrawn)
+        state = _withdrawn(replace(state, examined=_unless_gone(state, entry)), entry.withdrawn)
     return _quarantined(state, entry.quarantine)
 
 
@@ -298,6 +307,20 @@ def _withdrawn(state: State, digest: Digest) -> State:
         apps=tuple(half for half in state.apps if half.digest != digest),
         models=tuple(half for half in state.models if half.digest != digest),
     )
+
+
+def _unless_gone(state: State, entry: Rejected) -> dict[str, str]:
+    """Return what was examined, without what is gone: once it is there again, the sweep finds it as news."""
+    app = next((half for half in state.apps if half.digest == entry.withdrawn), None)
+    model = next((half for half in state.models if half.digest == entry.withdrawn), None)
+    if entry.reason != "Gone":
+        return state.examined
+    return {
+        name: what
+        for name, what in state.examined.items()
+        if not (app is not None and what == app.pushed and name.startswith(f"{app.repository}:"))
+        and not (model is not None and (name, what) == (f"{model.container}/{model.path}", model.etag or ""))
+    }
 
 
 def _held(state: State, entry: Held) -> State:

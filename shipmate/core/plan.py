@@ -142,6 +142,10 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
     if (due := _due(state, now)) is not None:
         return Resolve(due)
     step = _requested(state, state.request) if state.request is not None else _newest(state, target, now)
+    if isinstance(step, Idle) and state.rollback_due not in (None, state.live):
+        bad = state.release(state.rollback_due)
+        words = "users may meet it, and no release that was live before can be brought back: publish a newer half, or"
+        step = Idle("NothingToGoBackTo", f"{bad.name} failed, {words} release an earlier pair by hand")
     later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
     return Wait(later, "retry") if isinstance(step, Idle) and later is not None else step
 
@@ -291,6 +295,8 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
         return Supersede(held, "a newer pair was published")
     if newest not in (None, held.pair) and held.trigger != "request":
         return Supersede(held, "another pair is the newest that may ship by now")
+    if held.trigger != "request" and (what := _older_than_live(state, held.pair)) is not None:
+        return Supersede(held, f"{what} is live and was published later: this pair is older by now")
     hold = state.hold_on(held.pair)
     if hold is not None:
         return Idle("Held", f"{held.name} is ready; {hold.words} keeps it: {hold.reason}")

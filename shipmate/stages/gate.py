@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+import msgspec
+
 from shipmate.core.answers import parse_answer, question
 from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
@@ -73,9 +75,10 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
 
 
 def _questions(release: Release, target: Target, state: State, context: Context) -> tuple[Asked, ...]:
-    """Return the candidate's questions, and the live model's that the candidate's publisher does not ask.
+    """Return the candidate's questions, and the live model's about photographs that the candidate's are not about.
 
-    A live model that cannot be read any more asks nothing: the candidate is not at fault.
+    Another photograph under the same name is another question. A live model that cannot be read any more asks nothing:
+    the candidate is not at fault.
     """
     with at_fault("model"):
         half = state.model(release.pair.model)
@@ -85,7 +88,10 @@ def _questions(release: Release, target: Target, state: State, context: Context)
     if serving is not None and serving != half:
         with suppress(RejectedError):
             for each in golden_questions(serving, target.model, context.models):
-                found.setdefault(each.question.file, each)
+                own = found.setdefault(each.question.file, each)
+                if own.photo != each.photo:
+                    name = f"{each.question.file} of model {serving.version}"
+                    found[name] = Asked(msgspec.structs.replace(each.question, file=name), each.photo)
     return tuple(found.values())
 
 

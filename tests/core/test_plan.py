@@ -7,7 +7,7 @@ import pytest
 
 from shipmate.core import plan
 from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase
-from shipmate.core.plan import decide, guilty, last_good, newest_pair
+from shipmate.core.plan import decide, guilty, last_good
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
 from tests.fakes.histories import NOON, Story, digest, pair, published, pushed
@@ -573,6 +573,56 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ),
         "plan A1+M1: app by shipmate",
     ),
+    "the live model is lost, a rollback brought it back: code does not take an older one": (
+        lambda s: (
+            (s.ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M2").lose(digest("M2")).wait(60))
+            .model("M3")
+            .plan("A1", "M3", "model")
+            .build()
+            .gate()
+            .intend()
+            .fail(digest("M3"))
+            .undo(2, 4)
+            .resume()
+        ),
+        "idle: LiveHalfGone",
+    ),
+    "what is held is older than what a person went back to": (
+        lambda s: (
+            (s.ship_first().app("A2").ship("A2", "M1").model("M2", "2").app("A3", "2").ship("A3", "M2"))
+            .app("A4")
+            .model("M3")
+            .ship("A4", "M3")
+            .roll_back(2, 4, pair("A4", "M3").key)
+            .plan("A2", "M3", "model")
+            .build()
+            .gate()
+            .park()
+            .roll_back(3, 5)
+            .resume()
+        ),
+        "supersede r-6: app A3 is live and was published later: this pair is older by now",
+    ),
+    "the live model is published again and lost: a model in between does not take its place": (
+        lambda s: (
+            (s.ship_first().wait(60).model("M2").plan("A1", "M2", "model").wait(60).model("M1").supersede())
+            .wait(60)
+            .app("A2")
+            .plan("A2", "M1")
+            .lose(digest("M1"))
+            .wait(2)
+        ),
+        "idle: LiveHalfGone",
+    ),
+    "what is live is published again, a misfit comes, then a person goes back": (
+        lambda s: (
+            (s.ship_first().model("M2").ship("A1", "M2").wait(60).model("M2").wait(60).model("M3", "2"))
+            .await_partner("A1", "M3")
+            .ship("A1", "M1", "request")
+            .wait(2)
+        ),
+        "idle: AlreadyReleased",
+    ),
     "a rollback whose image is gone leaves what is live": (
         lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).fail(stage="build").wait(2),
         "idle: UpToDate",
@@ -909,9 +959,12 @@ def test_verified_releases_that_are_forgotten_are_not_asked_about() -> None:
     assert [story.state.release(number).was_live for number in story.state.verified] == [True] * 10
 
 
-def test_a_live_half_that_is_forgotten_limits_no_partner() -> None:
+def test_a_live_half_is_known_however_many_come_after_it() -> None:
     story = Story().ship_first()
     for number in range(HALVES_KEPT):
-        story.app(f"X{number}", "2")
-    assert story.state.app(digest("A1")) is None
-    assert newest_pair(story.state)[0] is None
+        story.app(f"X{number}").plan(f"X{number}", "M1").build().reject(digest(f"X{number}"))
+    assert after(story.model("M2").wait(2)) == "plan A1+M2: model by shipmate"
+    story = Story().ship_first().hold(scope="app")
+    for number in range(HALVES_KEPT):
+        story.app(f"X{number}")
+    assert after(story.model("M2").wait(2)) == "plan A1+M2: model by shipmate"

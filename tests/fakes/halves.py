@@ -15,6 +15,7 @@ from tests.fakes.model_folders import manifest_of
 
 GOLDEN = ({"file": "golden/flower.jpg", "expected": "daisy", "min_confidence": 0.2},)
 """What the manifest of every model here says of its golden photographs."""
+PHOTO = b"a photograph of a daisy"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,9 +67,9 @@ def app_image(version: str, contract: str | None = "1") -> AppImage:
     return AppImage(version, {digest_of(blob): blob for blob in (layer, config)}, manifest, digest_of(manifest))
 
 
-def model_files(version: str) -> dict[str, bytes]:
+def model_files(version: str, photo: bytes = PHOTO) -> dict[str, bytes]:
     """Return the files of a model version, without its manifest."""
-    return {"model.onnx": f"weights {version}".encode(), "golden/flower.jpg": b"a photograph of a daisy"}
+    return {"model.onnx": f"weights {version}".encode(), "golden/flower.jpg": photo}
 
 
 @cache

@@ -141,6 +141,7 @@ def examined(entries: Entries) -> dict[str, str]:
     """Return what was last under each blob's and each tag's name, unless it turned out that it was not there."""
     found: dict[str, str] = {}
     told: dict[str, tuple[str, str]] = {}
+    resolved: list[Resolved] = []
     for entry in entries:
         if isinstance(entry, Received):
             event = entry.event
@@ -153,6 +154,15 @@ def examined(entries: Entries) -> dict[str, str]:
             name, what = told[entry.event_id]
             if found.get(name) == what:
                 del found[name]
+        if isinstance(entry, Rejected) and entry.reason == "Gone":
+            for half in [each.half for each in resolved if each.half.digest == entry.withdrawn][-1:]:
+                place = f"{half.container}/{half.path}" if isinstance(half, ModelHalf) else f"{half.repository}:"
+                what = (half.etag or "") if isinstance(half, ModelHalf) else half.pushed
+                found = {n: w for n, w in found.items() if w != what or not n.startswith(place)}
+        if isinstance(entry, Rejected):
+            resolved = [each for each in resolved if each.half.digest != entry.withdrawn]
+        if isinstance(entry, Resolved):
+            resolved.append(entry)
     return found
 
 
@@ -310,8 +320,8 @@ def _release(entries: Entries, planned: Planned) -> Release:
     return Release(
         number=number,
         pair=planned.pair,
-        app_version=app.version if app else "",
-        model_version=model.version if model else "",
+        app_version=app.version if app else _version_before(entries, planned, 0),
+        model_version=model.version if model else _version_before(entries, planned, 1),
         trigger=planned.trigger,
         author=planned.author,
         reason=planned.reason,
@@ -337,26 +347,31 @@ def _release(entries: Entries, planned: Planned) -> Release:
     )
 
 
-def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime | None, datetime | None]:
-    """Return when a release's halves were published, as it was known at its plan.
+def _version_before(entries: Entries, planned: Planned, which: int) -> str:
+    """Return the version that a rollback's half had in the release that it goes back to."""
+    if planned.to is None:
+        return ""
+    back_to = _release(entries, plan_of(entries, planned.to))
+    return (back_to.app_version, back_to.model_version)[which]
 
-    While it is live, that is told anew by each plan by which both are the newest, and by what withdraws one of them.
+
+def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime | None, datetime | None]:
+    """Return when a release's halves were published, as it was known at its plan, or to what it goes back to.
+
+    While it is live, that is told anew by each plan, and by what withdraws a half of it.
     """
-    pair = entries[planned].pair
-    found = _published(entries[:planned])
-    for place in range(planned + 1, len(entries)):
+    plan = plan_of(entries, number)
+    pair, found = plan.pair, dict[Digest, datetime | None]()
+    if plan.to is not None:
+        before = next(place for place, each in enumerate(entries) if type(each) is Planned and each.release == plan.to)
+        found = dict(zip((pair.app, pair.model), _brought(entries[:planned], plan.to, before), strict=True))
+    for place in range(planned, len(entries)):
         entry, until_then = entries[place], entries[:place]
-        if type(entry) not in (Planned, Rejected) or live(until_then) != number:
+        if type(entry) not in (Planned, Rejected) or (place > planned and live(until_then) != number):
             continue
-        if isinstance(entry, Rejected) and entry.withdrawn in (pair.app, pair.model):
-            known = _published(until_then)
-            found |= {half: known[half] for half in (pair.app, pair.model) if half == entry.withdrawn and half in known}
-        elif isinstance(entry, Planned):
-            barred = quarantine(until_then)
-            app = [half for half in apps(until_then) if half.digest not in barred][-1:]
-            model = [half for half in models(until_then) if half.digest not in barred][-1:]
-            if app and model and (app[0].digest, model[0].digest) == (pair.app, pair.model):
-                found = _published(until_then)
+        known = _published(until_then)
+        told = (pair.app, pair.model) if isinstance(entry, Planned) else (entry.withdrawn,)
+        found |= {half: known[half] for half in told if half in known}
     return found.get(pair.app), found.get(pair.model)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from shipmate.commands import ReleaseBody
 from shipmate.core.answers import Answer
-from shipmate.core.ledger import HALVES_KEPT, Phase, Progressed
+from shipmate.core.gate import GateReport
+from shipmate.core.ledger import HALVES_KEPT, Gated, Phase, Progressed
 from shipmate.core.targets import GateThresholds
 from shipmate.core.views import ContainerStatus, Object, PodView
 from shipmate.errors import NotFound, Retryable
@@ -20,6 +21,12 @@ from tests.world import TARGET, World, released
 
 LONGER_THAN_ALLOWED = 46.0
 NO_SECRET = 'secret "weights" not found'
+
+
+def gated(world: World, release: int) -> GateReport:
+    """Return what a release's gate found."""
+    entries = world.ledgers.history("vision")
+    return next(entry.report for entry in entries if isinstance(entry, Gated) and entry.release == release)
 
 
 def world_with_answers_that_take_long(times: int) -> World:
@@ -116,6 +123,19 @@ def test_a_live_pair_that_stays_silent_is_asked_no_further_question(monkeypatch:
     assert len(asked) == PATIENCE
 
 
+def test_the_live_models_photograph_is_asked_about_also_where_the_candidate_has_another_under_its_name() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", photo=b"an easier photograph of a daisy"))
+    report = gated(world, 2)
+    assert [row.file for row in report.rows] == ["golden/flower.jpg", "golden/flower.jpg of model 1.0"]
+
+
+def test_a_photograph_that_both_models_have_is_asked_about_once_as_the_candidates_publisher_says() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", golden=[{**GOLDEN[0], "min_confidence": 0.5}]))
+    assert [(row.file, row.min_confidence) for row in gated(world, 2).rows] == [("golden/flower.jpg", 0.5)]
+
+
 def test_a_gates_pod_that_is_gone_is_started_again() -> None:
     world = released()
     world.cluster.fail("gate_pod", NotFound("there is no such pod"))
@@ -156,6 +176,7 @@ def test_a_golden_photo_that_is_too_large_is_not_asked_with(monkeypatch: pytest.
 def test_a_pair_whose_model_the_ledger_forgot_is_not_built_by_hand() -> None:
     world = released()
     world.ship(*(world.publish_model(f"1.{number}") for number in range(1, HALVES_KEPT + 1)))
+    world.ship(world.publish_model("2.0"))
     world.commands().release("vision", "key", "bo", ReleaseBody(reason="it was better", release="r-1"))
     world.run()
     release = world.state.releases[-1]
