@@ -141,6 +141,17 @@ def test_make_help_lists_at_most_a_dozen_targets() -> None:
     assert all(len(line.split(maxsplit=2)) == 3 for line in lines)
 
 
+def test_make_help_says_how_long_a_drill_takes() -> None:
+    said = re.search(r"^drill:.*about (\d+) minutes", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    row = r"^\| duration \| (\d+) s from the first event.*; (\d+) s before for the first releases \|$"
+    measured = re.search(row, (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
+    assert said is not None
+    assert measured is not None
+    before_and_after = 300  # setting up, telling old events again, judging
+    seconds = int(measured[1]) + int(measured[2])
+    assert seconds <= int(said[1]) * 60 <= seconds + before_and_after
+
+
 def test_the_targets_schema_is_up_to_date() -> None:
     assert SCHEMA.read_text() == targets_schema(), "run: .venv/bin/python -m tools.targets_schema"
 
