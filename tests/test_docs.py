@@ -16,7 +16,7 @@ from shipmate.settings import parse_targets, read_targets
 from tools.targets_schema import SCHEMA, targets_schema
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 OPERATING = ROOT / "docs" / "operating.md"
 NAMED_BY_KUBERNETES = {"Failed"}  # a pod's phase
 GIVES_A_REASON = {
@@ -114,6 +114,12 @@ def test_make_targets_and_modules_exist(document: Path) -> None:
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) - targets == set()
     ours = re.findall(r"python -m ((?:localcloud|tools|examples|bench|drill|tests|shipmate)[\w.]*)", text)
     assert [name for name in ours if not exists_as_program(name)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_are_those_of_the_environment(document: Path) -> None:
+    """A block's commands can be copied: outside .venv there is no package of ours."""
+    assert re.findall(r"^(?:\$ )?(?:python3?|pip|pytest|ruff) .*", document.read_text(), re.MULTILINE) == []
 
 
 def exists_as_program(module: str) -> bool:

@@ -187,3 +187,17 @@ def test_the_publish_command(container: ContainerClient, azurite: Cloud, tmp_pat
     (folder / "manifest.json").unlink()
     without = CliRunner().invoke(publish.main, arguments)
     assert "has no manifest.json: write the folder with `python -m examples.models`" in without.output
+
+
+def test_the_readme_marks_what_the_gate_takes_as_wrong() -> None:
+    text = (Path(__file__).parents[2] / "examples" / "README.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    of_photos = {row[0]: row[1:] for row in rows if row and row[0] in {photo.file for photo in models.PHOTOS}}
+    assert {name: (row[0], float(row[1])) for name, row in of_photos.items()} == {
+        photo.file: (photo.expected, photo.min_confidence) for photo in models.PHOTOS
+    }
+    for _, least, *answers in of_photos.values():
+        for answer in answers:
+            *wrong, confidence = answer.split()
+            assert wrong[:1] == ["✗"] or float(confidence) >= float(least)
+            assert not wrong or wrong[1:] or float(confidence) < float(least)
