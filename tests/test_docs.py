@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -160,6 +161,32 @@ def test_make_help_says_how_long_a_drill_takes() -> None:
 
 def test_the_targets_schema_is_up_to_date() -> None:
     assert SCHEMA.read_text() == targets_schema(), "run: .venv/bin/python -m tools.targets_schema"
+
+
+def keys_of(schema: dict[str, Any], section: str = "Target", above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each key of an entry of the targets file, `gate.max_wrong` for instance, with its schema."""
+    for name, field in schema["$defs"][section]["properties"].items():
+        if "$ref" in field:
+            yield from keys_of(schema, field["$ref"].rpartition("/")[2], f"{above}{name}.")
+        else:
+            yield above + name, field
+
+
+def test_every_key_of_the_targets_file_is_described_where_an_editor_shows_it() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    keys = [*keys_of(schema), *keys_of(schema, "TargetsFile")]
+    assert len(keys) > 20
+    assert [key for key, field in keys if not field.get("description")] == []
+
+
+def test_the_keys_of_the_targets_file_are_those_of_the_operating_guide() -> None:
+    table = OPERATING.read_text().partition("\n## The targets file\n")[2].partition("\n## ")[0]
+    written: list[str] = []
+    for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", row)
+        section = first.rpartition(".")[0]
+        written += [first, *(section + other if other.startswith(".") else other for other in others)]
+    assert sorted(written) == sorted(key for key, _ in keys_of(json.loads(SCHEMA.read_text())))
 
 
 def yaml_blocks(document: Path) -> list[str]:
