@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,21 @@ def single(**changes: Any) -> bytes:
 def test_the_app_computes_the_same_digest(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(data)
     assert app_manifest.read(tmp_path).digest == parse_manifest(data).digest
+
+
+def test_the_manifest_that_is_shown_to_publishers_is_read_by_both(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text()
+    shown = [
+        block for block in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if '"schema"' in block
+    ]
+    assert len(shown) == 1
+    (tmp_path / "manifest.json").write_text(shown[0])
+    ours, the_apps = parse_manifest(shown[0].encode()), app_manifest.read(tmp_path)
+    assert the_apps.digest == ours.digest
+    assert [golden.file for golden in the_apps.golden] == [golden.file for golden in ours.golden]
+    table = page.partition("\n| key | what |")[2].partition("\n\n")[0]
+    keys = {key for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
+    assert keys == set(json.loads(shown[0]))
 
 
 def test_a_single_file_is_known_by_its_own_digest(tmp_path: Path) -> None:
