@@ -26,7 +26,7 @@ from localcloud.functions_host.program import program as functions_host
 from localcloud.kubernetes import cluster
 from localcloud.kubernetes.layout import CONTEXT, default_layout
 from localcloud.processes import Program, answers
-from localcloud.targets import TargetCluster, of_context
+from localcloud.targets import TargetCluster, of_context, require_deployments_of_base
 from shipmate.core.events import BLOB_CREATED, COMPLETE_BLOB_APIS, IMAGE_PUSHED
 from shipmate.core.targets import Target
 from shipmate.settings import parse_targets
@@ -132,7 +132,8 @@ class LocalCloud:
         controller's account is that of the first namespace. Raises StartError, SetupError,
         AccessError and RelayError with what to do, and Invalid for the targets.
         """
-        targets = self._write_targets(EXAMPLE_TARGETS.read_text() if targets_yaml is None else targets_yaml)
+        text = EXAMPLE_TARGETS.read_text() if targets_yaml is None else targets_yaml
+        targets = self._write_targets(text, apply_targets=apply_targets)
         namespaces = _each_once(target.deployment.namespace for target in targets)
         containers = _each_once(target.model.container for target in targets)
         with ThreadPoolExecutor() as pool:
@@ -156,9 +157,11 @@ class LocalCloud:
         host.start(answers(self.cloud.functions_url), within_seconds=120)
         remembered.write_text(wanted)
 
-    def _write_targets(self, text: str) -> Sequence[Target]:
+    def _write_targets(self, text: str, *, apply_targets: bool = True) -> Sequence[Target]:
         """Write the targets file if it is right, and return its targets. A Functions host that read another stops."""
         targets = parse_targets(text.encode(), "the targets file")
+        if apply_targets:
+            require_deployments_of_base(targets.values())
         self.targets_file.parent.mkdir(parents=True, exist_ok=True)
         if self.targets_file.exists() and self.targets_file.read_text() != text:
             functions_host(self.cloud, ROOT, {}).stop()

@@ -1,13 +1,14 @@
 """What targets run on in a cluster: namespace, Deployment, Service and the controller's rights, from k8s/.
 
-`localcloud.cloud` applies it before a Functions host starts. A user's own cluster gets the same.
+`localcloud.cloud` applies it before a Functions host starts. A user's own cluster gets the same. Each namespace gets
+one Deployment, always of the same name.
 """
 
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import yaml
 from localcloud import setup
 from localcloud.config import Cloud
 from localcloud.processes import StartError
+from shipmate.core.targets import DeploymentRef, Target
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "k8s" / "overlays"
-DEPLOYMENT = "vision"
+DEPLOYMENT, CONTAINER, PORT = "vision", "app", 8000
+"""As k8s/base/deployment.yaml has them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,20 @@ class TargetCluster:
         """Return the port of every node behind which the Service is."""
         found = json.loads(self.run("get", "service", service, "-n", namespace, "-o", "json"))
         return int(found["spec"]["ports"][0]["nodePort"])
+
+
+def require_deployments_of_base(targets: Iterable[Target]) -> None:
+    """Raise StartError if a target is released to a Deployment that `apply_target` does not make."""
+    for target in targets:
+        named = target.deployment
+        made = DeploymentRef(named.namespace, DEPLOYMENT, CONTAINER, PORT)
+        if named != made:
+            raise StartError(
+                f"the targets file: {target.name!r} is released to the Deployment {named.name}, container "
+                f"{named.container}, port {named.port}, and what is applied here from k8s/base has other names; "
+                f"write deployment: {{namespace: {made.namespace}, name: {made.name}, container: {made.container}, "
+                f"port: {made.port}}}"
+            )
 
 
 def of_context(context: str) -> TargetCluster:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from localcloud import __main__ as program
@@ -14,6 +15,7 @@ from localcloud.kubernetes import cluster
 from localcloud.kubernetes.layout import default_layout
 from localcloud.making import SetupError
 from localcloud.processes import Program, StartError
+from localcloud.targets import CONTAINER, DEPLOYMENT, PORT
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +119,37 @@ def test_a_wrong_targets_file_is_told_before_anything_starts(tmp_path: Path) -> 
     assert ended.exit_code == 1
     assert ended.stderr == "✗ the targets file: Object missing required field `app` - at `$.targets[0]`\n"
     assert not LocalCloud(Cloud("demo")).is_running()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("name", "cats", "cats, container app, port 8000"),
+        ("container", "cats", "vision, container cats, port 8000"),
+        ("port", 8080, "vision, container app, port 8080"),
+    ],
+)
+def test_a_deployment_that_would_not_be_made_is_told_before_anything_starts(
+    tmp_path: Path, key: str, value: object, named: str
+) -> None:
+    document = yaml.safe_load(EXAMPLE_TARGETS.read_text())
+    document["targets"][0]["deployment"][key] = value
+    other = tmp_path / "targets.yaml"
+    other.write_text(yaml.safe_dump(document))
+    ended = run("up", "--targets", str(other))
+    assert ended.exit_code == 1
+    assert ended.stderr == (
+        f"✗ the targets file: 'vision' is released to the Deployment {named}, and what is applied here from k8s/base "
+        "has other names; write deployment: {namespace: vision, name: vision, container: app, port: 8000}\n"
+    )
+    assert not LocalCloud(Cloud("demo")).targets_file.exists()
+
+
+def test_the_deployment_that_is_made_is_that_of_k8s_base() -> None:
+    made = yaml.safe_load((Path(__file__).parents[2] / "k8s" / "base" / "deployment.yaml").read_text())
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    found = (made["metadata"]["name"], container["name"], container["ports"][0]["containerPort"])
+    assert found == (DEPLOYMENT, CONTAINER, PORT)
 
 
 def test_the_app_settings_are_those_of_the_sample() -> None:
