@@ -138,10 +138,11 @@ class Commands:
                     override=body.override,
                 )
             )
-            return (
-                entries,
-                f"releases app {version_of(app)} with model {version_of(model)}{lifts}",
-            )
+            words = f"releases app {version_of(app)} with model {version_of(model)}{lifts}"
+            if (then := plan.follows(state, chosen)) is not None:
+                following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
+                words += f"; then comes {following}, which was published before: set a hold to keep it back"
+            return entries, words
 
         return self._command("release", target, request, author, body, decide)
 

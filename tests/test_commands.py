@@ -27,6 +27,25 @@ def test_halves_that_do_not_fit_are_not_released_by_hand_and_not_blamed_for_it()
     assert (seen.app_version, seen.model_version) == ("3.0.0", "2.0")
 
 
+def test_a_release_by_hand_names_what_was_published_before_and_comes_after_it() -> None:
+    world = released("1.1")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.BUILT)
+    older = ReleaseBody(reason="1.1 is worse", release="r-1")
+    answer = world.commands().release("vision", "key-1", "ana", older)
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; then comes app 2.4.0 with model 1.1, which was published before: "
+        "set a hold to keep it back"
+    )
+    world.run()
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1")
+    answer = world.commands().release("vision", "key-2", "ana", older)
+    assert answer.message == "releases app 2.3.0 with model 1.0"
+    world.run()
+    assert world.version("").model_version == "1.0"
+
+
 def test_a_release_whose_image_is_lost_for_good_is_nothing_to_go_back_to() -> None:
     world = released()
     world.ship(world.publish_model("1.1"))

@@ -1,6 +1,8 @@
 """The way of the data over in-memory ports: what people would see of each publish and command."""
 
 import dataclasses
+import json
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -8,11 +10,12 @@ import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.events import ModelPublished
-from shipmate.core.fence import raise_fence_patch
+from shipmate.core.fence import Operation, raise_fence_patch
 from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
-from shipmate.errors import Conflict, Invalid, Misconfigured, NotFound, Retryable
+from shipmate.core.views import DeploymentView
+from shipmate.errors import Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable
 from tests.fakes.ledgers import FakeClock, Fault
 from tests.world import TARGET, World, released
 
@@ -280,6 +283,49 @@ class SlowClock(FakeClock):
     def __init__(self, right: FakeClock) -> None:
         super().__init__(right.now() - timedelta(minutes=1))
         self.new_id = right.new_id  # type: ignore[method-assign]
+
+
+type Patching = Callable[[str, str, Sequence[Operation]], DeploymentView]
+
+
+def refusing(world: World, what: Callable[[str], bool]) -> Patching:
+    """Let the API server refuse the patches that hold what is told; return how it patched before."""
+    patch = world.cluster.patch_deployment
+
+    def refused(namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        if what(json.dumps(operations)):
+            raise NotAllowed("admission webhook denied the request: the image is not signed")
+        return patch(namespace, name, operations)
+
+    world.cluster.patch_deployment = refused  # type: ignore[method-assign] # until somebody sets it right
+    return patch
+
+
+def test_a_release_that_a_policy_refuses_is_passed_by_newer_code() -> None:
+    world = released()
+    refusing(world, lambda patch: str(world.state.release(2).image) in patch)
+    world.ship(world.push_app("2.4.0"))
+    assert world.version("").app_version == "2.3.0"
+    assert world.state.release(2).message == "admission webhook denied the request: the image is not signed"
+    world.ship(world.push_app("2.4.1"))
+    assert phases(world) == [("r-1", "retired"), ("r-2", "superseded"), ("r-3", "live")]
+    assert world.state.release(2).message == (
+        "something was published while the API server refused this release: "
+        "admission webhook denied the request: the image is not signed"
+    )
+    assert not world.state.quarantine
+
+
+def test_a_release_waits_for_a_right_that_shipmate_lacks_whatever_is_published() -> None:
+    world = released()
+    patch = refusing(world, lambda patch: True)
+    world.ship(world.push_app("2.4.0"), world.publish_model("1.1"))
+    world.ship(world.push_app("2.4.1"))
+    assert [phase for _, phase in phases(world)] == ["live", "intended"]
+    world.cluster.patch_deployment = patch  # type: ignore[method-assign] # somebody granted it
+    world.run()
+    assert [phase for _, phase in phases(world)] == ["retired", "retired", "live"]
+    assert world.version("").app_version == "2.4.1"
 
 
 @pytest.mark.parametrize("version", ["2.5.0", "2.3.0"], ids=["on", "back"])

@@ -349,6 +349,15 @@ def _is_over(release: Release | None) -> bool:
     return release is not None and release.phase in (Phase.RETIRED, Phase.ROLLED_BACK, Phase.REJECTED, Phase.FAILED)
 
 
+def follows(state: State, wanted: Pair) -> Pair | None:
+    """Return the pair that goes out by itself after a release by hand: it was published before, and had no turn."""
+    newest, _ = newest_pair(state)
+    live = state.serving.pair if state.serving is not None else None
+    if newest is None or newest in (wanted, live) or state.hold_on(newest) is not None:
+        return None
+    return None if _is_over(_tried(state, newest)) else newest
+
+
 def _quiet_until(state: State, target: Target) -> datetime | None:
     if state.halves_changed_at is None or state.halves_settled_at is None:
         return None

@@ -3,14 +3,14 @@
 from datetime import timedelta
 
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
-from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State
+from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
 from shipmate.core.plan import guilty
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
-from shipmate.errors import Conflict, Rejected, Retryable, ShipmateError
+from shipmate.errors import Conflict, Misconfigured, NotAllowed, Rejected, Retryable, ShipmateError
 from shipmate.ports import Cluster
 from shipmate.stages.build import restore
 from shipmate.stages.context import Context
@@ -33,29 +33,50 @@ def fence_in_cluster(target: Target, cluster: Cluster) -> int:
     return cluster.deployment(target.deployment.namespace, target.deployment.name).fence or 0
 
 
-def roll_out(release: Release, target: Target, state: State, context: Context) -> RolledOut | Failed | Held | Intended:
+type Outcome = RolledOut | Failed | Held | Intended | Superseded
+
+
+def roll_out(release: Release, target: Target, state: State, context: Context) -> Outcome:
     """Return what became of an intended release; `Intended` again where it needs a higher fence.
+
+    Where the API server refuses this release, and something was published meanwhile, it is superseded.
 
     Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured, and Rejected if the image is
     lost, cannot be built again, and was not patched in: nothing is to be undone, and nobody patches it in any more.
     """
-    where, cluster, clock = target.deployment, context.cluster, context.clock
+    cluster = context.cluster
     try:
         restore(release, target, state, context)
     except Rejected as error:
         if not isinstance(_patched(release, target, state, cluster, is_lost=True), DeploymentView):
             raise
         return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
-    view = _patched(release, target, state, cluster)
+    try:
+        view = _patched(release, target, state, cluster)
+    except (NotAllowed, Misconfigured) as error:
+        if release.is_rollback or release.trigger == "request" or not state.publications:
+            raise
+        view = _patched(release, target, state, cluster, is_lost=True)
+        if not isinstance(view, DeploymentView):
+            message = f"something was published while the API server refused this release: {error}"
+            return Superseded(**context.stamp(), release=release.number, message=message)
     if isinstance(view, RolloutFailed):
         return _failed(release, state, view, context)
-    if view is None:
-        hold = state.hold_on(release.pair)
-        if hold is not None and not release.is_rollback:
-            message = f"{hold.words} came before the patch: {hold.reason}"
-            return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
-        fence = max(state.fence, fence_in_cluster(target, cluster)) + 1
-        return Intended(**context.stamp(), release=release.number, fence=fence)
+    if isinstance(view, DeploymentView):
+        return _watched(view, release, target, state, context)
+    hold = state.hold_on(release.pair)
+    if hold is not None and not release.is_rollback:
+        message = f"{hold.words} came before the patch: {hold.reason}"
+        return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
+    fence = max(state.fence, fence_in_cluster(target, cluster)) + 1
+    return Intended(**context.stamp(), release=release.number, fence=fence)
+
+
+def _watched(
+    view: DeploymentView, release: Release, target: Target, state: State, context: Context
+) -> RolledOut | Failed:
+    """Return how the rollout of a release that was patched in ended."""
+    where, cluster, clock = target.deployment, context.cluster, context.clock
     deadline = clock.now() + timedelta(seconds=target.rollout_within_seconds)
     while True:
         if not _is_applied(view, release):
@@ -85,8 +106,8 @@ def _patched(
 ) -> DeploymentView | RolloutFailed | None:
     """Return the Deployment after it took this release, None if a higher fence shuts the release out.
 
-    A release whose image is lost only raises the fence, unless it was patched in before: then a worker that slept
-    cannot patch it in later.
+    A release that is lost (its image is, or the API server refuses it) only raises the fence, unless it was patched in
+    before: then a worker that slept cannot patch it in later.
 
     A fence that the ledger handed out since, to a hold, shuts out a release that is not patched in yet, whether or not
     the Deployment carries it already. Called again after a crash or a lost reply, it finds the patch made.

@@ -7,7 +7,7 @@ import pytest
 
 from shipmate.core import plan
 from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase
-from shipmate.core.plan import decide, guilty, last_good
+from shipmate.core.plan import decide, follows, guilty, last_good
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
 from tests.fakes.histories import NOON, Story, digest, pair, published, pushed
@@ -623,6 +623,15 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ),
         "idle: AlreadyReleased",
     ),
+    "what failed cannot be undone": (
+        lambda s: (
+            (s.ship_first().app("A2").plan("A2", "M1").build().gate().intend().fail(digest("A2")))
+            .plan_rollback(1, 2, "automatic_rollback")
+            .fail(stage="build")
+            .wait(2)
+        ),
+        "idle: NothingToGoBackTo",
+    ),
     "a rollback whose image is gone leaves what is live": (
         lambda s: s.ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).fail(stage="build").wait(2),
         "idle: UpToDate",
@@ -957,6 +966,23 @@ def test_verified_releases_that_are_forgotten_are_not_asked_about() -> None:
     for number in range(RELEASES_KEPT):
         story.app(f"Y{number}").plan(f"Y{number}", "M1").build().reject(digest(f"Y{number}"))
     assert [story.state.release(number).was_live for number in story.state.verified] == [True] * 10
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param(lambda s: s, None, id="what is live is the newest"),
+        pytest.param(lambda s: s.app("A3"), pair("A3", "M2"), id="something newer had no turn"),
+        pytest.param(lambda s: s.app("A3").plan("A3", "M2"), pair("A3", "M2"), id="it is on its way, and ends for now"),
+        pytest.param(lambda s: s.app("A3").hold(), None, id="it is held"),
+        pytest.param(lambda s: s.app("A3").plan("A3", "M2").build().reject(digest("A3")), None, id="it is quarantined"),
+        pytest.param(lambda s: s.app("A3").plan("A3", "M2").build().reject(), None, id="it had its turn"),
+        pytest.param(lambda s: s.app("A3", "2"), None, id="it waits for a partner"),
+    ],
+)
+def test_what_comes_after_a_release_by_hand(told: Callable[[Story], Story], expected: Pair | None) -> None:
+    story = told(Story().ship_first().app("A2").ship("A2", "M1").model("M2").ship("A2", "M2"))
+    assert follows(story.state, pair("A1", "M1")) == expected
 
 
 def test_a_live_half_is_known_however_many_come_after_it() -> None:
