@@ -39,37 +39,39 @@ from shipmate.stages.record import append
 from shipmate.stages.rollout import fence_in_cluster
 from shipmate.views import Answer, Shipment, Views, release_called, version_of
 
-Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+Reason = Annotated[str, Meta(min_length=1, max_length=500, description="why, in your words; it is on record")]
 Author = Annotated[str, Meta(min_length=1, max_length=200)]
 ReleaseName = Annotated[str, Meta(pattern=r"^r-[1-9][0-9]{0,9}$")]
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     reason: Reason
-    author: Author | None = None  # taken only where no sign-in says who asks
-    if_live: ReleaseName | None = None
-    dry_run: bool = False
+    author: Annotated[Author | None, Meta(description="who asks, where no sign-in says so; not taken elsewhere")] = None
+    if_live: Annotated[ReleaseName | None, Meta(description="refuse with 409 if another release is live by now")] = None
+    dry_run: Annotated[bool, Meta(description="tell what would happen, and do nothing")] = False
 
 
 class ReleaseBody(_Body, frozen=True, kw_only=True):
     """The body of a manual release: an earlier release's pair, a pair by digests, or neither for the newest pair."""
 
-    release: ReleaseName | None = None
-    app: Digest | None = None
-    model: Digest | None = None
-    override: bool = False  # release what is quarantined all the same
+    release: Annotated[ReleaseName | None, Meta(description="an earlier release, whose pair is released")] = None
+    app: Annotated[Digest | None, Meta(description="an app by its digest; without `model`, with the newest")] = None
+    model: Annotated[Digest | None, Meta(description="a model by its digest; without `app`, with the newest")] = None
+    override: Annotated[bool, Meta(description="release what is quarantined all the same; the gate asks it")] = False
 
 
 class RollbackBody(_Body, frozen=True, kw_only=True):
     """The body of a rollback: to a release that was live before, or to the last good one before the present."""
 
-    to: ReleaseName | None = None
+    to: Annotated[
+        ReleaseName | None, Meta(description="a release that was live; null: the last good one before the present")
+    ] = None
 
 
 class HoldBody(_Body, frozen=True, kw_only=True):
     """The body of a hold."""
 
-    scope: Scope = "all"
+    scope: Annotated[Scope, Meta(description="what no longer ships: everything new, new apps or new models")] = "all"
 
 
 class ResumeBody(_Body, frozen=True, kw_only=True):
