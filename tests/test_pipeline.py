@@ -383,6 +383,22 @@ def test_where_a_failed_release_cannot_be_undone_that_is_said_and_a_release_by_h
     assert world.pipeline().advance("vision").startswith("UpToDate")
 
 
+def test_apps_are_as_old_as_the_tags_moves_say_whatever_their_events_do() -> None:
+    world = released()
+    ahead = world.push_app("2.4.0")
+    world.ship(msgspec.structs.replace(ahead, occurred_at=ahead.occurred_at + timedelta(minutes=5)))
+    newest = world.push_app("2.5.0")
+    world.ship(newest)
+    assert world.version("").app_version == "2.5.0"
+    del world.registry.manifests["vision-app"][newest.digest]
+    world.ship(world.publish_model("1.1"))
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone")
+    assert world.version("").app_version == "2.5.0"
+    world.ship(world.push_app("2.6.0"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.6.0", "1.1")
+
+
 def test_what_was_gone_and_is_there_again_is_found_by_the_sweep() -> None:
     world = released()
     world.clock.sleep(60)

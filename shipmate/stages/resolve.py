@@ -1,6 +1,7 @@
 """Resolve: read what was published, once; from here on everything is by digest. The first half of the stage plan."""
 
 import hashlib
+from datetime import datetime, timedelta
 
 from shipmate.core import intake
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
@@ -18,7 +19,7 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
     """Return the published half, or why the publication leads to no release. Raises Retryable, NotAllowed."""
     try:
         half = (
-            _app(event, target, context.registry)
+            _app(event, target, state, context.registry)
             if isinstance(event, ImagePushed)
             else _model(event, target, context.models)
         )
@@ -45,7 +46,7 @@ def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, sta
     return state.apps[-1].digest == half.digest
 
 
-def _app(event: ImagePushed, target: Target, registry: Registry) -> AppHalf:
+def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -> AppHalf:
     try:
         tagged = registry.resolve(event.repository, event.tag).digest
     except NotFound:
@@ -61,8 +62,19 @@ def _app(event: ImagePushed, target: Target, registry: Registry) -> AppHalf:
         repository=event.repository,
         version=facts.version,
         contract=facts.contract,
-        published_at=event.occurred_at,
+        published_at=_pushed_at(event, state),
     )
+
+
+def _pushed_at(event: ImagePushed, state: State) -> datetime:
+    """Return when an app was pushed: as its event says, but after all that the tag pointed to before.
+
+    The tag's moves are the order of apps. An event that comes late, or a clock that is behind, would tell another.
+    """
+    before = [half.published_at for half in state.apps]
+    if state.serving is not None and state.serving.halves_at[0] is not None:
+        before.append(state.serving.halves_at[0])
+    return max([event.occurred_at, *(instant + timedelta(microseconds=1) for instant in before)])
 
 
 def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:

@@ -224,6 +224,7 @@ class World:
         old = self.hub.now - grace_seconds
         gone = {digest for digest in manifests if self.registry.pushed_at[digest] < old} - used
         for digest in sorted(gone):
+            _labels_of(digest, self._config)  # a gate's pod that runs it already goes on
             del manifests[digest]
             self.hub.tell(f"the registry's clean-up deletes release image {digest[:19]}")
         for tag in [tag for tag, digest in tags.items() if digest in gone]:
