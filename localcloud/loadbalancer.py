@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ REMEMBERED = 1000
 RECONNECT_SECONDS = 1.0
 RELOAD_EVERY_SECONDS = 1.0
 SERVES_WITHIN_SECONDS = 30.0
+CLOSES_WITHIN_SECONDS = 5.0
 
 LOOK_AGAIN_SECONDS = 300
 """So long is a change of Services waited for."""
@@ -189,6 +191,7 @@ class HAProxy:
         running = self._program.pid()
         if not doors:
             self._program.stop()
+            self._wait_for_worker()
             return
         if self._works_by() == text:
             return
@@ -231,6 +234,16 @@ class HAProxy:
             os.kill(pid, signal.SIGUSR2)  # the master process hands its open sockets on to a new worker
             self._asked_at = time.monotonic()
         return False
+
+    def _wait_for_worker(self) -> None:
+        """Return when the worker closed its doors, which may be after its master ended; kill it if it does not."""
+        deadline = time.monotonic() + CLOSES_WITHIN_SECONDS
+        while said := _ask(self._status_socket, "show info"):
+            worker = re.search(r"^Pid: (\d+)$", said, re.MULTILINE)
+            if worker is not None and time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.kill(int(worker[1]), signal.SIGKILL)
+            time.sleep(0.02)
 
     def listens_at(self, door: Door) -> bool:
         """Return whether the running HAProxy listens at this door's port."""

@@ -116,9 +116,21 @@ def remove_files(layout: Layout) -> None:
         with suppress(OSError):  # other people's things are in it
             folder.rmdir()
     for folder in (RUNTIME, layout.kubelet, layout.pod_logs, layout.addresses):
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            raise StartError(f"{folder} cannot be removed; something still uses it: try `down` once more")
+        remove_folder(folder)
+
+
+def remove_folder(folder: Path, *, within_seconds: float = 15) -> None:
+    """Remove a folder that what was killed just now may hold a moment longer; raise StartError if it stays."""
+    deadline = time.monotonic() + within_seconds
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                words = f"{error.filename}: {error.strerror}"
+                raise StartError(f"{folder} cannot be removed ({words}): try `down` once more") from error
+            unmount_below(folder)
+            time.sleep(0.1)
 
 
 def _remove(paths: Iterable[Path]) -> None:

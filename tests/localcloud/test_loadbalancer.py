@@ -3,6 +3,8 @@
 import http.client
 import http.server
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -95,6 +97,14 @@ def test_without_doors_there_is_no_haproxy(haproxy: HAProxy, server: Server) -> 
     haproxy.serve([door(1, server)])
     haproxy.serve([])
     assert not haproxy.listens_at(door(1, server))
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.77.200.1", server.port, timeout=60).connect()
+
+
+def test_doors_are_closed_although_haproxys_master_was_killed(haproxy: HAProxy, server: Server, tmp_path: Path) -> None:
+    haproxy.serve([door(1, server)])
+    os.kill(int((tmp_path / "run" / "haproxy.pid").read_text().split()[0]), signal.SIGKILL)
+    haproxy.serve([])
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.77.200.1", server.port, timeout=60).connect()
 

@@ -169,7 +169,7 @@ _app_image = graft._app_image
 _resolve = resolve.resolve
 
 
-def resolve_the_event_alone(event: Any, target: Any, registry: Any) -> Any:
+def resolve_the_event_alone(event: Any, target: Any, state: State, registry: Any) -> Any:
     digest, facts = graft.resolve_app(registry, event.repository, event.digest, target.platform)
     return resolve.AppHalf(digest, event.digest, event.repository, facts.version, facts.contract, event.occurred_at)
 

@@ -351,6 +351,8 @@ class Simulation:
         """Let somebody do something while a worker sleeps before a dangerous call."""
         self._numbers += 1
         what = MEDDLERS[int(share * len(MEDDLERS))]
+        if what == "sweep" and self.plan.setting.sweep_off:
+            return  # what a sweep leaves half done, only the next one takes up
         number, at = self._numbers, 1 + 15 * (share * 97 % 1)
         happening = Happening(
             at=self.hub.now + at,
