@@ -62,8 +62,11 @@ def lost(entries: Entries) -> list[tuple[str, Digest, datetime]]:
     serving = live(entries)
     if serving is None:
         return []
-    release = release_of(entries, serving)
+    pair = plan_of(entries, serving).pair
     known, barred = {half.digest for half in (*apps(entries), *models(entries))}, quarantine(entries)
+    if {pair.app, pair.model} <= known | barred:
+        return []
+    release = release_of(entries, serving)
     halves = (("app", release.pair.app, release.halves_at[0]), ("model", release.pair.model, release.halves_at[1]))
     return [(kind, half, at) for kind, half, at in halves if at is not None and half not in known | barred]
 

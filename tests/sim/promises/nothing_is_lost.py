@@ -83,10 +83,10 @@ def _halves_without_an_end(seen: Seen) -> Iterator[str]:
         phases = {seen.phases[number] for number in own}
         is_explained = (
             half.digest in barred
-            or lost(seen.entries)  # what is new waits until the half that is live is published again
             or phases & (ENDED | {Phase.HELD})
             or any(getattr(entry, kind) == half.digest for entry in waits)
             or any(model.is_barred(pair, barred) for pair in [Pair(apps[-1].digest, models[-1].digest)])
+            or lost(seen.entries)  # what is new waits until the half that is live is published again
         )
         if not is_explained:
             yield f"the {kind} {half.version} is the newest and came to no end: {sorted(phases)}"
