@@ -162,6 +162,24 @@ def test_code_released_with_an_override_stays_when_a_model_comes() -> None:
     assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "the tag points to it"
 
 
+def test_a_model_released_with_an_override_stays_when_code_comes_if_it_was_uploaded_last() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", says="honeycomb"))
+    later(world)
+    world.ship(world.publish_model("1.2"))
+    later(world)
+    world.ship(world.publish_model("1.1", folder="1.1-again"))
+    assert world.version("").model_version == "1.2"
+    world.models.delete("models", "net/1.1/manifest.json")
+    body = ReleaseBody(reason="it was mended elsewhere", release="r-2", override=True)
+    world.commands().release("vision", "key-1", "ana", body)
+    world.run()
+    assert world.version("").model_version == "1.1"
+    world.ship(world.push_app("2.4.0"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "it was uploaded last, and is read from there"
+
+
 def test_code_does_not_take_an_older_model_where_the_live_one_is_deleted() -> None:
     world = released("1.1")
     for path in ("net/1.1/manifest.json", "net/1.1/model.onnx"):

@@ -96,21 +96,24 @@ def _ignored(state: State, entry: IgnoredEvent) -> State:
 
 
 def _resolved(state: State, entry: Resolved) -> State:
-    state = _without_publication(state, entry.event_id)
     half = entry.half
-    if isinstance(half, AppHalf):
-        apps = (*(known for known in state.apps if known.digest != half.digest), half)
-        live = state.serving.pair.app if state.serving else None
-        state = replace(state, apps=(*_alive(apps, live), *apps[-HALVES_KEPT:]))
-    else:
-        models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
-        live = state.serving.pair.model if state.serving else None
-        state = replace(state, models=(*_alive(models, live), *models[-HALVES_KEPT:]))
+    state = _published_anew(_without_publication(state, entry.event_id), half)
     if not _is_head(state, half):
         return state  # an older model that came late: the head stays where it is
     return replace(
         state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
     )
+
+
+def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
+    """Return a state that knows a half where, and as of when, it was published last."""
+    if isinstance(half, AppHalf):
+        apps = (*(known for known in state.apps if known.digest != half.digest), half)
+        live = state.serving.pair.app if state.serving else None
+        return replace(state, apps=(*_alive(apps, live), *apps[-HALVES_KEPT:]))
+    models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
+    live = state.serving.pair.model if state.serving else None
+    return replace(state, models=(*_alive(models, live), *models[-HALVES_KEPT:]))
 
 
 def _alive[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Digest | None) -> tuple[Half, ...]:
@@ -130,9 +133,11 @@ def _published(half: ModelHalf) -> tuple[datetime, str]:
 
 def _skipped(state: State, entry: Skipped) -> State:
     left = _without_publication(state, entry.event_id)
+    if entry.half is not None:
+        return _published_anew(left, entry.half)  # should a person let it ship, it is as new as that
     event = next(item.event for item in state.publications if item.event.event_id == entry.event_id)
     if entry.reason == "Quarantined" and isinstance(event, ImagePushed):
-        # the tag moved to it all the same: should a person let it ship, it is the newest
+        # written before such an entry said what was published: the tag moved to it all the same
         tagged = tuple(half for half in left.apps if event.digest in (half.pushed, half.digest))
         return replace(left, apps=(*(half for half in left.apps if half not in tagged), *tagged))
     name, what = examined(event)

@@ -150,11 +150,12 @@ class Resolved(Entry, frozen=True, kw_only=True, tag="resolved"):
 
 
 class Skipped(Entry, frozen=True, kw_only=True, tag="skipped"):
-    """A publication leads to no release of its own."""
+    """A publication leads to no release of its own. What is quarantined is known where it was published last."""
 
     event_id: str
     reason: str
     message: str
+    half: AppHalf | ModelHalf | None = None
 
 
 class Requested(Entry, frozen=True, kw_only=True, tag="requested"):

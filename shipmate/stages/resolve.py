@@ -28,7 +28,8 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
     known = state.app(half.digest) or state.model(half.digest)
     if half.digest in state.quarantine:
         message = "the same bytes were quarantined; they ship only when a person releases them by hand with an override"
-        return Skipped(**context.stamp(), event_id=event.event_id, reason="Quarantined", message=message)
+        news = None if known is not None and _says_nothing_new(half, known, state) else half
+        return Skipped(**context.stamp(), event_id=event.event_id, reason="Quarantined", message=message, half=news)
     if known is not None and _says_nothing_new(half, known, state):
         message = f"the same bytes are known as {known.version}"
         return Skipped(**context.stamp(), event_id=event.event_id, reason="Duplicate", message=message)

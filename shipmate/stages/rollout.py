@@ -106,8 +106,8 @@ def _patched(
 ) -> DeploymentView | RolloutFailed | None:
     """Return the Deployment after it took this release, None if a higher fence shuts the release out.
 
-    A release that is lost (its image is, or the API server refuses it) only raises the fence, unless it was patched in
-    before: then a worker that slept cannot patch it in later.
+    A release that is lost (its image is, or the API server refuses it) only raises the fence, above its own, unless it
+    was patched in before: then a worker that slept cannot patch it in later, nor take the fence for its patch.
 
     A fence that the ledger handed out since, to a hold, shuts out a release that is not patched in yet, whether or not
     the Deployment carries it already. Called again after a crash or a lost reply, it finds the patch made.
@@ -128,7 +128,8 @@ def _patched(
         patch = adopt_patch(view)
         if standing is Standing.PATCHABLE and (is_lost or release.fence < state.fence):
             # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
-            patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=state.fence)
+            fence = max(state.fence, release.fence + 1) if is_lost else state.fence
+            patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=fence)
         elif standing is Standing.PATCHABLE:
             patch = fence_patch(
                 view,

@@ -179,13 +179,13 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
 
 
 def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
-    """Return each half once, as it was resolved last, in the order of that, without those withdrawn since."""
+    """Return each half once, as it was read last, in the order of that, without those withdrawn since."""
     found: list[AppHalf | ModelHalf] = []
     said_later: set[Digest | None] = set()
-    for entry in reversed(_of(entries, Resolved, Rejected)):
+    for entry in reversed(_of(entries, Resolved, Skipped, Rejected)):
         if type(entry) is Rejected:
             said_later.add(entry.withdrawn)
-        elif entry.half.digest not in said_later:
+        elif entry.half is not None and entry.half.digest not in said_later:
             said_later.add(entry.half.digest)
             found.append(entry.half)
     return found[::-1]
@@ -200,7 +200,7 @@ def apps(entries: Entries) -> tuple[AppHalf, ...]:
     moved: dict[Digest, int] = {}
     for place, entry in enumerate(entries):
         event = told.get(entry.event_id) if isinstance(entry, (Resolved, Skipped)) else None
-        if isinstance(entry, Resolved) and isinstance(entry.half, AppHalf):
+        if isinstance(entry, (Resolved, Skipped)) and isinstance(entry.half, AppHalf):
             moved[entry.half.digest] = place
         elif isinstance(entry, Skipped) and entry.reason == "Quarantined" and isinstance(event, ImagePushed):
             moved.update({half.digest: place for half in found if event.digest in (half.pushed, half.digest)})

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from shipmate.core.fence import Operation, fence_patch
-from shipmate.core.ledger import Phase
+from shipmate.core.ledger import Intended, Phase
 from shipmate.core.views import DeploymentView, PodView
-from shipmate.errors import Ambiguous, Conflict
+from shipmate.errors import Ambiguous, Conflict, Rejected
+from shipmate.stages.rollout import roll_out
 from tests.world import World, released
 
 
@@ -150,6 +151,27 @@ def test_a_release_that_is_lost_before_it_is_patched_in_is_withdrawn_and_nothing
     assert world.version("").model_version == "1.0"
     world.ship(world.publish_model("1.2"))
     assert world.version("").model_version == "1.2"
+
+
+def test_a_worker_whose_patch_comes_after_another_found_the_release_lost_blames_nobody() -> None:
+    world = intended()
+    arguments = (world.state.release(2), world.target, world.state, world.pipeline().context)
+    patch = world.cluster.patch_deployment
+
+    def after_another(namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
+        world.cluster.patch_deployment = patch  # type: ignore[method-assign] # as it was
+        lose(world)
+        with pytest.raises(Rejected, match="not there any more"):
+            roll_out(*arguments)
+        return patch(namespace, name, operations)
+
+    world.cluster.patch_deployment = after_another  # type: ignore[method-assign] # for the time being
+    again = roll_out(*arguments)
+    assert isinstance(again, Intended)
+    assert again.fence > world.state.fence
+    world.run()
+    assert [release.phase for release in world.state.releases] == [Phase.LIVE, Phase.REJECTED]
+    assert (world.state.hold, world.state.rollback_due, world.state.quarantine) == (None, None, frozenset())
 
 
 def test_a_release_that_is_lost_after_it_was_patched_in_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,9 @@ def _runs_what_is_live(seen: Seen) -> Iterator[str]:
     running = number_of(seen.run.deployment.release)
     if serving in (None, running):
         return
-    has_failed = seen.phases.get(running) is Phase.FAILED
-    if not has_failed or (seen.is_forward(running) and _can_go_back(seen)):
+    phase, is_forward = seen.phases.get(running), seen.is_forward(running)
+    was_to_be_undone = phase is Phase.FAILED or (phase is Phase.SUPERSEDED and is_forward)
+    if not was_to_be_undone or (is_forward and _can_go_back(seen)):
         yield f"r-{serving} is live by the ledger, and the cluster runs {seen.run.deployment.release}"
 
 
