@@ -87,7 +87,9 @@ def _one_release_an_occasion(seen: Seen) -> Iterator[str]:
             if before >= place or earlier.pair != planned.pair:
                 continue
             anew = any(
-                isinstance(entry, Resolved) and entry.half.digest in (planned.pair.app, planned.pair.model)
+                isinstance(entry, (Resolved, Skipped))
+                and entry.half is not None
+                and entry.half.digest in (planned.pair.app, planned.pair.model)
                 for entry in seen.entries[before:place]
             )
             if not anew and model.phase(seen.entries[:place], earlier.release) is not Phase.SUPERSEDED:
