@@ -19,7 +19,7 @@ from tests.sim.promises.ships_what_may import nothing_ships_that_must_not
 from tests.sim.seen import Seen
 from tests.sim.story import story
 
-EVERY_ENTRY = 97
+EVERY_ENTRY = 193
 """One seed in so many compares the fold with its model after every entry; each does at the end."""
 
 
