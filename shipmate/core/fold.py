@@ -219,13 +219,15 @@ def _planned(state: State, entry: Planned) -> State:
         raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
     state = _met_by_users(state)
     app, model = state.app(entry.pair.app), state.model(entry.pair.model)
-    back_to = state.release(entry.to) if entry.to is not None else None
-    app_at, model_at = back_to.halves_at if back_to is not None else (None, None)
+    with_app = next((old for old in reversed(state.releases) if old.pair.app == entry.pair.app), None)
+    with_model = next((old for old in reversed(state.releases) if old.pair.model == entry.pair.model), None)
+    app_at = with_app.halves_at[0] if with_app else None  # for a half that was withdrawn, and is released all the same
+    model_at = with_model.halves_at[1] if with_model else None
     release = Release(
         number=entry.release,
         pair=entry.pair,
-        app_version=app.version if app else back_to.app_version if back_to else "",
-        model_version=model.version if model else back_to.model_version if back_to else "",
+        app_version=app.version if app else with_app.app_version if with_app else "",
+        model_version=model.version if model else with_model.model_version if with_model else "",
         trigger=entry.trigger,
         author=entry.author,
         reason=entry.reason,

@@ -603,6 +603,15 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         ),
         "supersede r-6: app A3 is live and was published later: this pair is older by now",
     ),
+    "the live code is lost and released by hand all the same: a model does not take older code": (
+        lambda s: (
+            (s.ship_first().wait(60).app("A2").ship("A2", "M1").model("M2").plan("A2", "M2").lose(digest("A2")))
+            .ship("A2", "M1", "request")
+            .model("M3")
+            .wait(2)
+        ),
+        "idle: LiveHalfGone",
+    ),
     "the live model is published again and lost: a model in between does not take its place": (
         lambda s: (
             (s.ship_first().wait(60).model("M2").plan("A1", "M2", "model").wait(60).model("M1").supersede())

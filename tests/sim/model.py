@@ -348,23 +348,33 @@ def _release(entries: Entries, planned: Planned) -> Release:
 
 
 def _version_before(entries: Entries, planned: Planned, which: int) -> str:
-    """Return the version that a rollback's half had in the release that it goes back to."""
-    if planned.to is None:
+    """Return the version that a half, which is not known any more, had in the release before that had it."""
+    until_then = entries[: entries.index(planned)]
+    place = _had(until_then, (planned.pair.app, planned.pair.model)[which])
+    if place is None:
         return ""
-    back_to = _release(entries, plan_of(entries, planned.to))
-    return (back_to.app_version, back_to.model_version)[which]
+    before = _release(until_then, until_then[place])
+    return (before.app_version, before.model_version)[which]
+
+
+def _had(entries: Entries, half: Digest) -> int | None:
+    """Return the place of the last plan with a half."""
+    places = [p for p, each in enumerate(entries) if type(each) is Planned and half in (each.pair.app, each.pair.model)]
+    return places[-1] if places else None
 
 
 def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime | None, datetime | None]:
-    """Return when a release's halves were published, as it was known at its plan, or to what it goes back to.
+    """Return when a release's halves were published, as it was known at its plan, or to the release before with each.
 
     While it is live, that is told anew by each plan, and by what withdraws a half of it.
     """
     plan = plan_of(entries, number)
-    pair, found = plan.pair, dict[Digest, datetime | None]()
-    if plan.to is not None:
-        before = next(place for place, each in enumerate(entries) if type(each) is Planned and each.release == plan.to)
-        found = dict(zip((pair.app, pair.model), _brought(entries[:planned], plan.to, before), strict=True))
+    pair, found, until = plan.pair, dict[Digest, datetime | None](), entries[:planned]
+    at_hand = _published(until)
+    for which, half in enumerate((pair.app, pair.model)):
+        before = _had(until, half) if half not in at_hand else None
+        if before is not None:
+            found[half] = _brought(until, until[before].release, before)[which]
     for place in range(planned, len(entries)):
         entry, until_then = entries[place], entries[:place]
         if type(entry) not in (Planned, Rejected) or (place > planned and live(until_then) != number):
