@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 
 from shipmate.core import plan
-from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase
+from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase, Skipped
 from shipmate.core.plan import decide, follows, guilty, last_good
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
-from tests.fakes.histories import NOON, Story, digest, pair, published, pushed
+from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
 
 TARGET = Target(
     name="vision",
@@ -992,6 +992,15 @@ def test_verified_releases_that_are_forgotten_are_not_asked_about() -> None:
 def test_what_comes_after_a_release_by_hand(told: Callable[[Story], Story], expected: Pair | None) -> None:
     story = told(Story().ship_first().app("A2").ship("A2", "M1").model("M2").ship("A2", "M2"))
     assert follows(story.state, pair("A1", "M1")) == expected
+
+
+def test_what_is_quarantined_is_known_as_of_its_last_publication() -> None:
+    story = Story().ship_first().model("M2").plan("A1", "M2").build().reject(digest("M2")).wait(60)
+    again = model_half("M2", at=story.now)
+    story.receive(published("e9", "M2")).write(
+        Skipped, event_id="e9", reason="Quarantined", message="as before", half=again
+    )
+    assert story.state.models[-1] == again
 
 
 def test_a_live_half_is_known_however_many_come_after_it() -> None:
