@@ -51,7 +51,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
-from shipmate.core.refs import Digest
+from shipmate.core.refs import Digest, Pair
 
 
 def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
@@ -107,18 +107,18 @@ def _resolved(state: State, entry: Resolved) -> State:
 
 def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
     """Return a state that knows a half where, and as of when, it was published last."""
+    live = state.serving.pair if state.serving is not None else None
     if isinstance(half, AppHalf):
         apps = (*(known for known in state.apps if known.digest != half.digest), half)
-        live = state.serving.pair.app if state.serving else None
-        return replace(state, apps=(*_alive(apps, live), *apps[-HALVES_KEPT:]))
+        return replace(state, apps=_kept(apps, live))
     models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
-    live = state.serving.pair.model if state.serving else None
-    return replace(state, models=(*_alive(models, live), *models[-HALVES_KEPT:]))
+    return replace(state, models=_kept(models, live))
 
 
-def _alive[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Digest | None) -> tuple[Half, ...]:
-    """Return the live half, if it is older than those that are kept: what is newer may need it for a partner."""
-    return tuple(half for half in halves[:-HALVES_KEPT] if half.digest == live)
+def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None) -> tuple[Half, ...]:
+    """Return the newest halves, and the live one however old it is: what is newer may need it for a partner."""
+    older = [half for half in halves[:-HALVES_KEPT] if live is not None and half.digest in (live.app, live.model)]
+    return tuple(older) + tuple(halves[-HALVES_KEPT:])
 
 
 def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
@@ -294,7 +294,8 @@ def _gated(state: State, entry: Gated) -> State:
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
     if entry.withdrawn is not None:
-        state = _withdrawn(replace(state, examined=_unless_gone(state, entry)), entry.withdrawn)
+        left = _without(state, entry.withdrawn) if entry.reason == "Gone" else state.examined
+        state = _withdrawn(replace(state, examined=left), entry.withdrawn)
     return _quarantined(state, entry.quarantine)
 
 
@@ -316,12 +317,9 @@ def _withdrawn(state: State, digest: Digest) -> State:
     )
 
 
-def _unless_gone(state: State, entry: Rejected) -> dict[str, str]:
-    """Return what was examined, without what is gone: once it is there again, the sweep finds it as news."""
-    app = next((half for half in state.apps if half.digest == entry.withdrawn), None)
-    model = next((half for half in state.models if half.digest == entry.withdrawn), None)
-    if entry.reason != "Gone":
-        return state.examined
+def _without(state: State, gone: Digest) -> dict[str, str]:
+    """Return what was examined, without a half that is gone: once it is there again, the sweep finds it as news."""
+    app, model = state.app(gone), state.model(gone)
     return {
         name: what
         for name, what in state.examined.items()

@@ -48,7 +48,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     try:
         restore(release, target, state, context)
     except Rejected as error:
-        if not isinstance(_patched(release, target, state, cluster, is_lost=True), DeploymentView):
+        if not isinstance(_patched(release, target, state, cluster, shuts_out=True), DeploymentView):
             raise
         return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
     try:
@@ -56,7 +56,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     except (NotAllowed, Misconfigured) as error:
         if release.is_rollback or release.trigger == "request" or not state.publications:
             raise
-        view = _patched(release, target, state, cluster, is_lost=True)
+        view = _patched(release, target, state, cluster, shuts_out=True)
         if not isinstance(view, DeploymentView):
             message = f"something was published while the API server refused this release: {error}"
             return Superseded(**context.stamp(), release=release.number, message=message)
@@ -102,7 +102,7 @@ def _watched(
 
 
 def _patched(
-    release: Release, target: Target, state: State, cluster: Cluster, *, is_lost: bool = False
+    release: Release, target: Target, state: State, cluster: Cluster, *, shuts_out: bool = False
 ) -> DeploymentView | RolloutFailed | None:
     """Return the Deployment after it took this release, None if a higher fence shuts the release out.
 
@@ -126,9 +126,9 @@ def _patched(
         if standing is Standing.SUPERSEDED:
             return None
         patch = adopt_patch(view)
-        if standing is Standing.PATCHABLE and (is_lost or release.fence < state.fence):
+        if standing is Standing.PATCHABLE and (shuts_out or release.fence < state.fence):
             # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
-            fence = max(state.fence, release.fence + 1) if is_lost else state.fence
+            fence = max(state.fence, release.fence + 1) if shuts_out else state.fence
             patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=fence)
         elif standing is Standing.PATCHABLE:
             patch = fence_patch(
