@@ -241,7 +241,7 @@ class Commands:
             wanted, message = decide(state)
             return [] if body.dry_run else [msgspec.structs.replace(each, fingerprint=fingerprint) for each in wanted]
 
-        if append(self.pipeline.ledgers, target.name, entries):
+        if append(self.pipeline.ledgers, target.name, entries).entries:
             self.pipeline.queue.enqueue(target.name)
             return Answer(accepted=True, message=message, request=request, target=target.name)
         if body.dry_run:

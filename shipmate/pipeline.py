@@ -96,7 +96,7 @@ class Pipeline:
                 return [IgnoredEvent(**self.context.stamp(), event=stale)]
             return [Received(**self.context.stamp(), event=event, repaired=repaired)]
 
-        return any(isinstance(entry, Received) for entry in append(self.ledgers, target, entries))
+        return any(isinstance(entry, Received) for entry in append(self.ledgers, target, entries).entries)
 
     def _ignore(self, ledger: str, event: Ignored) -> None:
         def entries(state: State) -> list[AnyEntry]:
@@ -115,8 +115,8 @@ class Pipeline:
         """
         target = self.target(name)
         until = self.context.clock.now() + timedelta(seconds=self.turn_seconds)
+        reading = self.ledgers.read(name)
         while True:
-            reading = self.ledgers.read(name)
             now = self.context.clock.now()
             step = plan.decide(reading.state, target, now, self.context.worker, self.stalled_seconds)
             if isinstance(step, plan.Idle):
@@ -127,11 +127,12 @@ class Pipeline:
                     self.queue.enqueue(name, seconds)
                     return f"waits {seconds:.0f} s: {step.reason}"
                 self.context.clock.sleep(seconds)
+                reading = self.ledgers.read(name)
             elif now > until:
                 self.queue.enqueue(name)
                 return "goes on in the next turn"
             else:
-                self._record(target, reading, step, self._take(step, target, reading.state))
+                reading = self._record(target, reading, step, self._take(step, target, reading.state))
                 if isinstance(step, plan.Gate):
                     with suppress(ShipmateError):  # the sweep removes what stays
                         self._remove_gate_pods(target)
@@ -263,21 +264,22 @@ class Pipeline:
             withdrawn=withdrawn,
         )
 
-    def _record(self, target: Target, reading: Reading, step: plan.Step, entry: AnyEntry) -> None:
-        """Append the outcome of a step, unless another worker recorded one first.
+    def _record(self, target: Target, reading: Reading, step: plan.Step, entry: AnyEntry) -> Reading:
+        """Append the outcome of a step, unless another worker recorded one first; return the ledger as it is then.
 
         Something else may have been appended meanwhile, an event for instance: then the outcome of an effect still
         holds as long as its release stands where it stood, while a mere decision is made anew: a hold, a new fence.
         """
-        decided_from = _standing(reading.state, step)
+        withdrawn = entry.withdrawn if isinstance(entry, Rejected) else None
+        decided_from = _standing(reading.state, step, withdrawn)
         is_effect = isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify)
         is_effect = is_effect and not isinstance(entry, Intended | Held)
 
         def entries(state: State) -> list[AnyEntry]:
-            holds = state is reading.state or (is_effect and _standing(state, step) == decided_from)
+            holds = state is reading.state or (is_effect and _standing(state, step, withdrawn) == decided_from)
             return [entry] if holds else []
 
-        append(self.ledgers, target.name, entries, reading)
+        return append(self.ledgers, target.name, entries, reading).reading
 
     # -- sweep
 
@@ -375,10 +377,11 @@ class Pipeline:
         )
 
 
-def _standing(state: State, step: plan.Step) -> tuple[object, ...]:
+def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:
     """Return where the thing that a step is about stands: equal before and after means that nobody else moved it.
 
-    What a push turned out to be holds while nothing is heard of another: the tag may have moved since it was asked.
+    What a push turned out to be holds while nothing is heard of another: the tag may have moved since it was asked. A
+    half is withdrawn for what it was when it was read: published anew meanwhile, it may be whole.
     """
     if isinstance(step, plan.Resolve):
         event = step.publication.event
@@ -387,5 +390,6 @@ def _standing(state: State, step: plan.Step) -> tuple[object, ...]:
             return attempts
         return (*attempts, state.examined.get(examined(event)[0]), *state.apps)
     if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
-        return standing(state, step.release)
+        half = (state.app(withdrawn) or state.model(withdrawn)) if withdrawn is not None else None
+        return (*standing(state, step.release), half)
     return ()

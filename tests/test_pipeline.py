@@ -16,6 +16,7 @@ from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable
+from shipmate.ports import Blob
 from tests.fakes.ledgers import FakeClock, Fault
 from tests.world import TARGET, World, released
 
@@ -328,6 +329,13 @@ def test_a_release_waits_for_a_right_that_shipmate_lacks_whatever_is_published()
     assert world.version("").app_version == "2.4.1"
 
 
+def another_reads(world: World) -> None:
+    """Let another worker read what was published, for which nothing else is due."""
+    other = world.pipeline("worker-2")
+    slow = dataclasses.replace(other.context, clock=SlowClock(world.clock))
+    dataclasses.replace(other, context=slow, stalled_seconds=3600.0).advance("vision")
+
+
 @pytest.mark.parametrize("version", ["2.5.0", "2.3.0"], ids=["on", "back"])
 def test_a_tag_that_moves_while_a_push_is_read_leaves_the_push_behind(version: str) -> None:
     world = released()
@@ -341,9 +349,7 @@ def test_a_tag_that_moves_while_a_push_is_read_leaves_the_push_behind(version: s
             raise Retryable("the registry is away")
         if len(asked) == 2:  # another worker, for which the retry is not due, reads what moved the tag
             world.tell(world.push_app(version))
-            other = world.pipeline("worker-2")
-            slow = dataclasses.replace(other.context, clock=SlowClock(world.clock))
-            dataclasses.replace(other, context=slow).advance("vision")
+            another_reads(world)
         return found
 
     world.registry.get_blob = moving  # type: ignore[method-assign] # for the time being
@@ -547,6 +553,30 @@ def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_i
     assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
     world.ship(world.publish_model("1.1"))
     assert world.version("").model_version == "1.1"
+
+
+def test_a_model_that_is_published_whole_while_its_build_misses_a_file_is_not_withdrawn() -> None:
+    world = released()
+    event, properties = world.publish_model("1.1"), world.models.properties
+    world.models.delete("models", "net/1.1/model.onnx")
+    world.tell(event)
+    world.run_until_phase(Phase.PLANNED)
+    missed = list[str]()
+
+    def mending(container: str, path: str) -> Blob:
+        try:
+            return properties(container, path)
+        except NotFound:
+            missed.append(path)
+            world.tell(world.publish_model("1.1"))
+            another_reads(world)
+            raise
+
+    world.models.properties = mending  # type: ignore[method-assign] # for the time being
+    world.run()
+    assert missed == ["net/1.1/model.onnx"]
+    assert world.version("").model_version == "1.1"
+    assert [phase for _, phase in phases(world)] == ["retired", "live"]
 
 
 def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():

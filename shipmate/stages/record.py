@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from shipmate.core.ledger import AnyEntry, Phase, Progressed, Release, State
 from shipmate.errors import Ambiguous, Conflict, Retryable
@@ -11,25 +12,29 @@ from shipmate.ports import Ledgers, Reading
 from shipmate.stages.context import Context
 
 
+class Appended(NamedTuple):
+    """What was written to a ledger, nothing if nothing was wanted; and the ledger as it was known then."""
+
+    entries: list[AnyEntry]
+    reading: Reading
+
+
 def append(
     ledgers: Ledgers, name: str, entries: Callable[[State], list[AnyEntry]], reading: Reading | None = None
-) -> list[AnyEntry]:
+) -> Appended:
     """Append what `entries` makes of a ledger's state, made anew each time that somebody else wrote first.
 
-    Returns what was written, nothing if `entries` wanted nothing. The state of `reading` is tried first, if given.
-    Raises what `entries` raises, Retryable, Ambiguous.
+    The state of `reading` is tried first, if given. Raises what `entries` raises, Retryable, Ambiguous.
     """
     while True:
         reading = reading or ledgers.read(name)
         wanted = entries(reading.state)
         if not wanted:
-            return []
+            return Appended([], reading)
         try:
-            ledgers.append(name, reading, wanted)
+            return Appended(wanted, ledgers.append(name, reading, wanted))
         except Conflict:
             reading = None
-        else:
-            return wanted
 
 
 def standing(state: State, release: Release) -> tuple[Phase, int]:

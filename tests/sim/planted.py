@@ -21,6 +21,7 @@ from shipmate.errors import NotFound, Rejected, ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Reading
 from shipmate.stages import gate, graft, resolve, rollout
+from shipmate.stages.record import Appended
 from tests.sim import ledgers
 from tests.sim.ledgers import FastLedgers
 
@@ -54,7 +55,7 @@ def append_anyway(self: FastLedgers, target: str, reading: Reading, entries: Seq
 
 def append_what_was_decided(
     ledgers: Any, name: str, entries: Callable[[State], list[AnyEntry]], reading: Reading | None = None
-) -> list[AnyEntry]:
+) -> Appended:
     decided = entries((reading or ledgers.read(name)).state)
     return _append(ledgers, name, lambda state: decided, reading)
 
@@ -214,7 +215,7 @@ _planned = fold._planned
 
 def append_whatever_the_key(
     ledgers: Any, name: str, entries: Callable[[State], list[AnyEntry]], reading: Reading | None = None
-) -> list[AnyEntry]:
+) -> Appended:
     return _append(ledgers, name, lambda state: entries(replace(state, requests={}, fingerprints={})), reading)
 
 

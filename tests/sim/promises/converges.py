@@ -124,9 +124,13 @@ def _under_hold(seen: Seen, entries: model.Entries) -> list[Pair]:
 
 
 def _since(seen: Seen, number: int) -> int:
-    """Return the place up to which a release brought what was published: its plan, or the last one made over it."""
+    """Return the place up to which a release brought what was published: its plan, or the last one made over it.
+
+    A release whose half could not be read looked at that half as it was published by then.
+    """
     plans = [place for place, _ in seen.each(Planned) if model.live(seen.entries[:place]) == number]
-    return max([seen.planned[number][0], *plans])
+    unread = [place for place, entry in seen.each(Rejected) if entry.release == number and entry.withdrawn is not None]
+    return max([seen.planned[number][0], *plans, *unread])
 
 
 def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:
