@@ -131,9 +131,8 @@ class Faults:
     def fate(self, actor: str, number: int, operation: Operation, occurrence: int) -> Fate:
         """Return what happens to the n-th such call of an actor; `number` stands for the actor's name."""
         bits = (self._base + number + operation.number + occurrence * GOLDEN) & MASK
-        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & MASK  # as dice.mixed, without a call
-        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & MASK
-        bits ^= bits >> 31
+        bits = ((bits ^ (bits >> 32)) * 0xD6E8FEB86659FD93) & MASK  # half of dice.mixed(): what is added is mixed
+        bits ^= bits >> 32
         seconds = (bits & 0xFFFF) * _SHORT + 0.001
         share = bits >> 32
         whole, table = self._tables.get(operation.name) or self._table(operation)

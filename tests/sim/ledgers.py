@@ -89,6 +89,7 @@ class Blobs:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.data: dict[str, bytes] = {}
+        self.writes = 0
         self.directly = False  # whether somebody looks from outside, without an effect
         self.seals: dict[str, set[str]] = {}  # blob → actors that tried to seal it
 
@@ -127,6 +128,7 @@ class Blobs:
             self._hub.reached.add("somebody else appends first")
             raise _quick(HttpResponseError, "the append position condition was not met", 412)
         self.data[name] += data
+        self.writes += 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -75,9 +75,9 @@ def drawn(seed: int, faults: Faults) -> Plan:
     sweep_off = dice.draw("sweep off") < 0.5
     skew = 300.0 if faults.strength("skew") else 1.0
     setting = Setting(
-        targets=2 if dice.draw("targets") < 0.3 else 1,
+        targets=2 if dice.draw("targets") < 0.2 else 1,
         sweep_off=sweep_off,
-        segment_entries=3 + dice.bits("segments") % 4 if seed % 8 == 7 else 0,
+        segment_entries=3 + dice.bits("segments") % 4 if seed % 12 == 11 else 0,
         guarded=dice.draw("guarded") < 0.3,
         most_deliveries=5 if not sweep_off and dice.draw("poison") < 0.6 else 0,
         skews=tuple(dice.between(-skew, skew, "skew", host) for host in range(HOSTS)),
@@ -102,7 +102,7 @@ class _Drawer:
             self._ordinary("app", 1.0 + number, name, app_version(name, 0), -1 - number)
         self._ordinary("model", 1.5, self.names[0], "model-0", -3)
         at = 10.0
-        for number in range(1, 3 + self.dice.bits("publishes") % 4):
+        for number in range(1, 2 + self.dice.bits("publishes") % 5):
             near = self.dice.draw("near", number) < 0.4
             at = at + self.dice.between(0, 20, "step", number) if near else self.dice.between(10, 480, "at", number)
             self._another(number, at)
