@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shipmate.core import plan
+from shipmate.core import pairs, plan
 from shipmate.core.fence import adopt_patch, raise_fence_patch
 from shipmate.core.ledger import (
     AnyEntry,
@@ -103,13 +103,13 @@ class Commands:
         seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            newest, waiting = plan.newest_pair(state)
+            newest, waiting = pairs.newest_pair(state)
             chosen = _wanted(state, body) or newest
             if chosen is None:
                 raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, waiting).message}")
             app, model = state.app(chosen.app), state.model(chosen.model)
             if app is not None and model is not None and app.contract != model.contract:
-                raise Conflict(f"{plan.misfit(app, model)}: name two halves that fit")
+                raise Conflict(f"{pairs.misfit(app, model)}: name two halves that fit")
             if state.is_quarantined(chosen) and not body.override:
                 raise Conflict(
                     "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
@@ -141,7 +141,7 @@ class Commands:
                 )
             )
             words = f"releases app {version_of(app)} with model {version_of(model)}{lifts}"
-            if (then := plan.follows(state, chosen)) is not None:
+            if (then := pairs.follows(state, chosen)) is not None:
                 following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
                 words += f"; then comes {following}, which was published before: set a hold to keep it back"
             return entries, words

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from shipmate.core import intake as rules
-from shipmate.core import plan
+from shipmate.core import pairs, plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.fold import examined
 from shipmate.core.ledger import (
@@ -173,7 +173,7 @@ class Pipeline:
                     image=image,
                     blames=blames,
                 )
-            case plan.WaitForPartner(app, model, message):
+            case pairs.WaitForPartner(app, model, message):
                 return Waiting(**context.stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
             case plan.Supersede(release, message):
                 return Superseded(**context.stamp(), release=release.number, message=message)

@@ -10,7 +10,7 @@ from itertools import islice
 
 import msgspec
 
-from shipmate.core import plan
+from shipmate.core import pairs, plan
 from shipmate.core.history import ReleaseHistory, begins_at, release_history
 from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Release, State
 from shipmate.core.plan import Step
@@ -106,7 +106,7 @@ class Views:
         """Return what a target would release next. Raises NotFound, Retryable."""
         target = self.pipeline.target(name)
         state = self.pipeline.ledgers.read(name).state
-        pair, waiting = plan.newest_pair(state)
+        pair, waiting = pairs.newest_pair(state)
         return PlanView(
             target=name,
             app=version_of(state.app(pair.app)) if pair is not None else None,
@@ -192,7 +192,7 @@ class Views:
             case plan.Plan(wanted, trigger) if trigger != "blame":
                 pair = wanted
             case plan.Wait() | plan.Supersede() if ready is None:  # a quiet window, or a newer pair than the held one
-                pair, _ = plan.newest_pair(after)
+                pair, _ = pairs.newest_pair(after)
             case _:
                 pass
         if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):
@@ -247,7 +247,7 @@ class Views:
             case plan.Plan(pair, _, _, reason):
                 versions = f"app {version_of(state.app(pair.app))} with model {version_of(state.model(pair.model))}"
                 return f"releases {versions}: {reason}"
-            case plan.WaitForPartner(_, _, message) | plan.Supersede(_, message):
+            case pairs.WaitForPartner(_, _, message) | plan.Supersede(_, message):
                 return message
             case plan.Resolve():
                 return "reads what was published"

@@ -8,9 +8,9 @@ returned as a value.
 from datetime import datetime, timedelta
 
 import msgspec
-from msgspec.structs import replace
 
-from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Publication, Release, Request, State, Trigger
+from shipmate.core import pairs
+from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 
@@ -53,14 +53,6 @@ class Plan(msgspec.Struct, frozen=True):
     undoes: int | None = None
     image: Digest | None = None
     blames: int | None = None
-
-
-class WaitForPartner(msgspec.Struct, frozen=True):
-    """Record that the newest halves do not fit together yet."""
-
-    app: Digest
-    model: Digest
-    message: str
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -115,7 +107,7 @@ class Supersede(msgspec.Struct, frozen=True):
 
 
 type Stage = Build | Gate | Intend | RollOut | Verify
-type Step = Idle | Wait | Resolve | Plan | WaitForPartner | Supersede | Park | Claim | Stage
+type Step = Idle | Wait | Resolve | Plan | pairs.WaitForPartner | Supersede | Park | Claim | Stage
 
 STAGES = {Phase.PLANNED: "build", Phase.BUILT: "gate", Phase.ROLLED_OUT: "verify"}
 """What a release comes to next, by its phase; of any other, and of a rollback that is built, the rollout."""
@@ -158,7 +150,7 @@ def _due(state: State, now: datetime) -> Publication | None:
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
         return Supersede(release, _overtaken_by(state))
-    if _is_automatic_and_early(release) and (what := _older_than_live(state, release.pair)) is not None:
+    if _is_automatic_and_early(release) and (what := pairs.older_than_live(state, release.pair)) is not None:
         return Supersede(release, f"{what} was published again and is live: this pair is older by now")
     if release.phase in EARLY and not release.is_rollback and (due := _due(state, now)) is not None:
         return Resolve(due)  # or nobody would know of what outranks or may pass it
@@ -207,25 +199,6 @@ def _is_automatic_and_early(release: Release) -> bool:
     return release.phase in EARLY and release.trigger in ("model", "app", "blame")
 
 
-def _older_than_live(state: State, pair: Pair) -> str | None:
-    """Return which half of the live pair is newer than its like in `pair`, in words; None if neither is.
-
-    What is live may be published again while another pair is on its way: a tag that is moved back, a model restored.
-    """
-    if state.serving is None:
-        return None
-    live = state.serving.pair
-    lines: tuple[tuple[str, tuple[AppHalf | ModelHalf, ...], Digest, Digest], ...] = (
-        ("app", state.apps, live.app, pair.app),
-        ("model", state.models, live.model, pair.model),
-    )
-    for kind, halves, there, here in lines:
-        places = {half.digest: place for place, half in enumerate(halves)}
-        if there in places and places.get(here, len(halves)) < places[there] and there not in state.quarantine:
-            return f"{kind} {halves[places[there]].version}"
-    return None
-
-
 def _may_be_passed(release: Release) -> bool:
     """Whether an automatic release is in trouble before it met users."""
     return _is_automatic_and_early(release) and release.retry_at is not None
@@ -236,8 +209,8 @@ def _is_stuck(state: State, release: Release) -> bool:
     if not _may_be_passed(release):
         return False
     if release.blames is not None:
-        return _newest_halves(state) != state.release(release.blames).pair
-    pair, _ = newest_pair(state)
+        return pairs.newest_halves(state) != state.release(release.blames).pair
+    pair, _ = pairs.newest_pair(state)
     return pair is not None and pair != release.pair
 
 
@@ -256,7 +229,7 @@ def _requested(state: State, asked: Request) -> Step:
 
 
 def _newest(state: State, target: Target, now: datetime) -> Step:
-    pair, waiting = newest_pair(state)
+    pair, waiting = pairs.newest_pair(state)
     if waiting is not None and not _is_recorded(state, waiting):
         return waiting
     step = _cross_pair(state) or _ready(state, pair, now)
@@ -268,7 +241,7 @@ def _newest(state: State, target: Target, now: datetime) -> Step:
         if waiting is not None:
             return waiting_reason(state, waiting)
         return Idle("UpToDate", f"{state.serving.name} is the newest pair that may ship, and is live")
-    tried = _tried(state, pair)
+    tried = pairs.tried_by(state, pair)
     if tried is not None:
         return Idle("AlreadyReleased", f"the newest pair was {tried.name}, {tried.phase}")
     quiet = _quiet_until(state, target)
@@ -295,7 +268,7 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
         return Supersede(held, "a newer pair was published")
     if newest not in (None, held.pair) and held.trigger != "request":
         return Supersede(held, "another pair is the newest that may ship by now")
-    if held.trigger != "request" and (what := _older_than_live(state, held.pair)) is not None:
+    if held.trigger != "request" and (what := pairs.older_than_live(state, held.pair)) is not None:
         return Supersede(held, f"{what} is live and was published later: this pair is older by now")
     hold = state.hold_on(held.pair)
     if hold is not None:
@@ -303,16 +276,16 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
     return _unless_retried(held, now) or Intend(held)
 
 
-def _is_recorded(state: State, waiting: WaitForPartner) -> bool:
+def _is_recorded(state: State, waiting: pairs.WaitForPartner) -> bool:
     known = state.waiting
     return known is not None and (known.app, known.model) == (waiting.app, waiting.model)
 
 
-def waiting_reason(state: State, waiting: WaitForPartner | None) -> Idle:
+def waiting_reason(state: State, waiting: pairs.WaitForPartner | None) -> Idle:
     """Return why there is no pair to release."""
     if waiting is not None:
         return Idle("WaitingForPartner", waiting.message)
-    lost = _lost_from_live(state)
+    lost = pairs.lost_from_live(state)
     if lost is not None:
         words = "is live and is gone from where it was published, and nothing newer is there to go with what is new"
         return Idle("LiveHalfGone", f"{lost} {words}: publish it again, or a newer one")
@@ -329,33 +302,6 @@ def _in_phase(state: State, phase: Phase) -> Release | None:
 
 def _unless_retried(release: Release, now: datetime) -> Wait | None:
     return Wait(release.retry_at, "retry") if release.retry_at is not None and release.retry_at > now else None
-
-
-def _tried(state: State, pair: Pair) -> Release | None:
-    """Return the release that brought the pair already, None if it has to be brought, perhaps again.
-
-    A pair goes out again when a half of it was published anew: a tag that was moved back, a model that was restored.
-    Publishers' clocks tell that, each compared with itself: a worker's clock may be wrong.
-    """
-    found = (old for old in reversed(state.releases) if old.pair == pair and old.phase is not Phase.SUPERSEDED)
-    tried = next(found, None)
-    app, model = state.app(pair.app), state.model(pair.model)
-    if tried is None or app is None or model is None or (app.published_at, model.published_at) == tried.halves_at:
-        return tried
-    return None
-
-
-def _is_over(release: Release | None) -> bool:
-    return release is not None and release.phase in (Phase.RETIRED, Phase.ROLLED_BACK, Phase.REJECTED, Phase.FAILED)
-
-
-def follows(state: State, wanted: Pair) -> Pair | None:
-    """Return the pair that goes out by itself after a release by hand: it was published before, and had no turn."""
-    newest, _ = newest_pair(state)
-    live = state.serving.pair if state.serving is not None else None
-    if newest is None or newest in (wanted, live) or state.hold_on(newest) is not None:
-        return None
-    return None if _is_over(_tried(state, newest)) else newest
 
 
 def _quiet_until(state: State, target: Target) -> datetime | None:
@@ -375,107 +321,6 @@ def _what_is_new(state: State, serving: Release | None, pair: Pair) -> str:
     return " and ".join(news)
 
 
-def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
-    """Return the newest pair that may ship, and what waits for a partner.
-
-    Quarantined halves are passed over. Where the newest halves do not fit together, the newest of them that fits a
-    partner not older than the live one goes on, and the other waits. Where a hold keeps back one kind of half, the
-    other kind ships with the live partner; only if there is nothing to ship so, or it had its turn, what is held is
-    made ready.
-    """
-    live, hold = state.serving, state.hold
-    if live is not None and hold is not None and hold.scope != "all":
-        if hold.scope == "app":
-            free = replace(state, apps=tuple(half for half in state.apps if half.digest == live.pair.app))
-        else:
-            free = replace(state, models=tuple(half for half in state.models if half.digest == live.pair.model))
-        pair, waiting = _newest_fitting(free)
-        if pair is not None and pair != live.pair and not _is_over(_tried(state, pair)):
-            return pair, waiting
-    return _newest_fitting(state)
-
-
-def _newest_fitting(state: State) -> tuple[Pair | None, WaitForPartner | None]:
-    halves = _unquarantined(state)
-    if halves is None:
-        return None, None
-    app, model = halves
-    waiting = None
-    if app.contract != model.contract:
-        message = f"{misfit(app, model)}: the release waits until a half is published that fits"
-        waiting = WaitForPartner(app.digest, model.digest, message)
-        partners = _fitting(state, app, model)
-        if partners is None:
-            return None, waiting
-        app, model = partners
-    pair = Pair(app.digest, model.digest)
-    return (_with_live_partner(state, app, model) if pair.key in state.quarantine else pair), waiting
-
-
-def _unquarantined(state: State) -> tuple[AppHalf, ModelHalf] | None:
-    apps, models = _not_older_than_lost(state)
-    app = next((half for half in reversed(apps) if half.digest not in state.quarantine), None)
-    model = next((half for half in reversed(models) if half.digest not in state.quarantine), None)
-    return (app, model) if app is not None and model is not None else None
-
-
-def _not_older_than_lost(state: State) -> tuple[tuple[AppHalf, ...], tuple[ModelHalf, ...]]:
-    """Return the halves that are known, without those older than a live one that was withdrawn.
-
-    A live half can be lost where it was published. What was published before it is no way forward.
-    """
-    live = state.serving
-    if live is None:
-        return state.apps, state.models
-    apps, models, (app_at, model_at) = state.apps, state.models, live.halves_at
-    if state.app(live.pair.app) is None and live.pair.app not in state.quarantine and app_at is not None:
-        apps = tuple(half for half in apps if half.published_at >= app_at)
-    if state.model(live.pair.model) is None and live.pair.model not in state.quarantine and model_at is not None:
-        models = tuple(half for half in models if half.published_at >= model_at)
-    return apps, models
-
-
-def _lost_from_live(state: State) -> str | None:
-    """Return the half of the live pair that was lost and has no newer one in its place, in words; None if there is."""
-    live = state.serving
-    if live is None:
-        return None
-    apps, models = _not_older_than_lost(state)
-    lines: tuple[tuple[str, tuple[AppHalf | ModelHalf, ...], Digest], ...] = (
-        (f"app {live.app_version}", apps, live.pair.app),
-        (f"model {live.model_version}", models, live.pair.model),
-    )
-    for words, halves, digest in lines:
-        if digest not in state.quarantine and all(half.digest in state.quarantine for half in halves):
-            return words
-    return None
-
-
-def _newest_halves(state: State) -> Pair | None:
-    halves = _unquarantined(state)
-    return Pair(halves[0].digest, halves[1].digest) if halves is not None else None
-
-
-def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | None:
-    """Return the newest pair of one half with the live partner of the other, where the two must not ship together."""
-    if state.serving is None:
-        return None
-    live = state.serving.pair
-    choices = [
-        (app.published_at, Pair(app.digest, live.model), state.model(live.model)),
-        (model.published_at, Pair(live.app, model.digest), state.app(live.app)),
-    ]
-    ranked = sorted(choices, key=lambda choice: choice[0], reverse=True)
-    return next(
-        (
-            pair
-            for _, pair, partner in ranked
-            if partner is not None and partner.contract == app.contract and not state.is_quarantined(pair)
-        ),
-        None,
-    )
-
-
 # -- blame: which half of a rejected pair is at fault ----------------------------------------------------------------
 
 
@@ -486,7 +331,7 @@ def _cross_pair(state: State) -> Plan | None:
     asked with the live partner of the other: a half that fails so is quarantined by its own gate, and the good half
     ships. The first that fails ends it: the other half then goes its ordinary way with the live partner.
     """
-    pair, live = _newest_halves(state), state.serving
+    pair, live = pairs.newest_halves(state), state.serving
     if pair is None or live is None or pair.key not in state.quarantine:
         return None
     if pair.app == live.pair.app or pair.model == live.pair.model:
@@ -496,15 +341,10 @@ def _cross_pair(state: State) -> Plan | None:
         return None
     asked = {release.pair for release in state.releases if release.blames == bad.number}
     for half, cross in (("model", Pair(live.pair.app, pair.model)), ("app", Pair(pair.app, live.pair.model))):
-        if cross not in asked and not state.is_quarantined(cross) and _fits(state, cross):
+        if cross not in asked and not state.is_quarantined(cross) and pairs.fits(state, cross):
             why = f"{bad.name} was rejected, and both its halves are new: is the {half} at fault?"
             return Plan(cross, "blame", SHIPMATE, why, blames=bad.number)
     return None
-
-
-def _fits(state: State, pair: Pair) -> bool:
-    app, model = state.app(pair.app), state.model(pair.model)
-    return app is not None and model is not None and app.contract == model.contract
 
 
 def _after_blame(state: State, cleared: Release, newest: Pair | None, now: datetime) -> Step:
@@ -514,47 +354,9 @@ def _after_blame(state: State, cleared: Release, newest: Pair | None, now: datet
     return _unless_retried(cleared, now) or _to_traffic(state, cleared)
 
 
-def misfit(app: AppHalf, model: ModelHalf) -> str:
-    """Return in words why two halves do not fit together."""
-    return f"model {model.version} needs app contract {model.contract}, app {app.version} speaks {app.contract}"
-
-
-def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, ModelHalf] | None:
-    """Return the newest pair with one of the two newest halves, with a partner that is not older than the live one."""
-    serving, (known_apps, known_models) = state.serving, _not_older_than_lost(state)
-    apps = _since(known_apps, serving.pair.app if serving else None)
-    models = _since(known_models, serving.pair.model if serving else None)
-
-    def may_ship(app: AppHalf, model: ModelHalf) -> bool:
-        return app.contract == model.contract and not state.is_quarantined(Pair(app.digest, model.digest))
-
-    old_model = next((each for each in reversed(models) if may_ship(app, each)), None)
-    old_app = next((each for each in reversed(apps) if may_ship(each, model)), None)
-    choices = [(app, old_model)] if old_model else []
-    if old_app is not None:
-        choices.append((old_app, model))
-    return max(choices, key=lambda pair: min(pair[0].published_at, pair[1].published_at), default=None)
-
-
-def _since[Half: (AppHalf, ModelHalf)](halves: tuple[Half, ...], digest: Digest | None) -> tuple[Half, ...]:
-    for index, half in enumerate(halves):
-        if half.digest == digest:
-            return halves[index:]
-    return halves
-
-
 def last_good(state: State) -> Release | None:
     """Return the release to go back to: the last that was verified live and is not quarantined since."""
     for release in map(state.release, reversed(state.verified)):
         if release.image is not None and not state.is_quarantined(release.pair):
             return release
     return None
-
-
-def guilty(bad: Pair, good: Pair | None) -> tuple[str, ...]:
-    """Return what to quarantine when `bad` was worse than `good`: the half that differs, or the pair if both do."""
-    if good is None or (bad.app != good.app and bad.model != good.model):
-        return (bad.key,)
-    if bad.app != good.app:
-        return (bad.app,)
-    return (bad.model,) if bad.model != good.model else ()

@@ -16,7 +16,7 @@ from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
-from shipmate.core.plan import guilty
+from shipmate.core.pairs import guilty
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.targets import Target
 from shipmate.core.views import PodView

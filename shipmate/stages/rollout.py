@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
-from shipmate.core.plan import guilty
+from shipmate.core.pairs import guilty
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.refs import Pair

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from shipmate.core.gate import is_right
 from shipmate.core.ledger import Failed, Live, Release, State
-from shipmate.core.plan import guilty
+from shipmate.core.pairs import guilty
 from shipmate.core.targets import Target
 from shipmate.errors import Rejected, Retryable, Unreachable
 from shipmate.ports import Door

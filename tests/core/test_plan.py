@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from shipmate.core import plan
+from shipmate.core import pairs, plan
 from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase, Skipped
-from shipmate.core.plan import decide, follows, guilty, last_good
+from shipmate.core.pairs import follows, guilty
+from shipmate.core.plan import decide, last_good
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
 from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
@@ -43,7 +44,7 @@ def words(step: plan.Step, story: Story) -> str:
             text += f", blames r-{blames}" if blames else ""
             assert (image is not None) == (to is not None)
             return text
-        case plan.WaitForPartner(app, model, _):
+        case pairs.WaitForPartner(app, model, _):
             return f"record that {NAMES[app]} and {NAMES[model]} do not fit"
         case plan.Supersede(release, message):
             return f"supersede {release.name}: {message}"
@@ -914,7 +915,7 @@ def test_idle_and_waiting_steps_say_why() -> None:
     assert step == plan.Idle("Held", "r-2 is ready; a hold by bo keeps it: a demo is on")
     story = Story().ship_first().model("M2", "2")
     step = decide(story.state, TARGET, story.now, "worker-1", 60)
-    assert isinstance(step, plan.WaitForPartner)
+    assert isinstance(step, pairs.WaitForPartner)
     assert step.message == (
         "model M2 needs app contract 2, app A1 speaks 1: the release waits until a half is published that fits"
     )

@@ -40,7 +40,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
-from shipmate.core.plan import newest_pair
+from shipmate.core.pairs import newest_pair
 from shipmate.core.refs import Digest, Pair, digest_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

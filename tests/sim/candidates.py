@@ -1,6 +1,6 @@
-"""The newest pair told slowly: the pairs of which `shipmate.core.plan` may take one for the newest.
+"""The newest pair told slowly: the pairs of which `shipmate.core.pairs` may take one for the newest.
 
-It shares no rule with the plan; what the ledger says, the slow model of the fold answers (`tests.sim.model`).
+It shares no rule with it; what the ledger says, the slow model of the fold answers (`tests.sim.model`).
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shipmate import commands, pipeline
-from shipmate.core import fold, intake, plan
+from shipmate.core import fold, intake, pairs, plan
 from shipmate.core.ledger import IllegalStep, Live, Planned, State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.pipeline import Pipeline
@@ -135,11 +135,11 @@ MUTANTS = (
     ),
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
     Mutant("an event of a tag that moved on is taken", 13, ((resolve, "_app", planted.resolve_the_event_alone),)),
-    Mutant("what is live is not published again", 13, ((plan, "_older_than_live", lambda state, pair: None),)),
+    Mutant("what is live is not published again", 13, ((pairs, "older_than_live", lambda state, pair: None),)),
     Mutant(
         "what is older goes in the place of what is lost",
         13,
-        ((plan, "_not_older_than_lost", lambda state: (state.apps, state.models)),),
+        ((pairs, "_not_older_than_lost", lambda state: (state.apps, state.models)),),
     ),
     Mutant("the sweep repairs nothing", 14, ((Pipeline, "_repair", lambda self, target: 0),)),
     Mutant("what is rolled out is called live", 14, ((pipeline, "verify", planted.live_unasked),)),
@@ -154,7 +154,7 @@ MUTANTS = (
         18,
         (
             (pipeline, "resolve", planted.forgive_what_is_published_again),
-            (plan, "_unquarantined", planted.newest_halves_of_all),
+            (pairs, "_unquarantined", planted.newest_halves_of_all),
             (State, "is_quarantined", lambda self, pair: False),
         ),
     ),
@@ -166,7 +166,7 @@ MUTANTS = (
     Mutant(
         "a worker's clock tells what was published anew",
         21,
-        ((plan, "_tried", planted.tried_by_the_clock),),
+        ((pairs, "tried_by", planted.tried_by_the_clock),),
         range(900, SEEDS),
     ),
     Mutant("the sweep records what is known", 22, ((Pipeline, "_repair", planted.repair_what_is_known),)),

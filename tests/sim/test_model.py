@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from shipmate.core import plan
+from shipmate.core import pairs
 from shipmate.core.fold import fold
 from shipmate.core.ledger import Rejected, State, decode
 from tests.core.test_fold import histories
@@ -23,7 +23,7 @@ def assert_equal(story: Story) -> None:
         entries = story.entries[:length]
         state = fold(entries)
         assert model.differences(entries, state) == []
-        newest, _ = plan.newest_pair(state)
+        newest, _ = pairs.newest_pair(state)
         assert newest is None or newest in candidates(entries)
 
 
