@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
 
+from shipmate.core import pairs, plan
 from shipmate.core.book import Book, event_of, words_of
 from shipmate.core.fold import examined
 from shipmate.core.gate import Change, Predictions, Row
@@ -20,6 +21,7 @@ from shipmate.core.ledger import (
     HoldSet,
     IgnoredEvent,
     Live,
+    ModelHalf,
     Phase,
     Planned,
     Received,
@@ -221,6 +223,8 @@ def _of_half(book: Book, key: str) -> Finding:
     elif waiting is not None and half.digest in (waiting.app, waiting.model) and half.digest not in state.quarantine:
         todo = f"publish the half that fits; {book.upcoming}"
         return Finding(name, "waiting", f"{name} waits: {waiting.message}", todo, [*events, waiting], waiting.reason)
+    elif (alone := _without_partner(book, half)) is not None:
+        return Finding(name, "waiting", f"{name} waits: {alone.message}", book.upcoming, events, alone.reason)
     if numbers:
         return _led_to(_of_release(book, str(numbers[-1])), name, f"{name}: ", events)
     heads = state.apps[-1:] if kind == "app" else state.models[-1:]
@@ -230,6 +234,14 @@ def _of_half(book: Book, key: str) -> Finding:
         todo = f'if it is wanted all the same: {book.command("releases")} with "{kind}": "{half.digest}"'
         return Finding(name, "superseded", words, todo, events)
     return Finding(name, "on its way", f"{name} is known, and no release of it began yet", book.upcoming, events)
+
+
+def _without_partner(book: Book, half: AppHalf | ModelHalf) -> plan.Idle | None:
+    """Return why there is no pair to release, if it is for want of a partner for the newest half of its kind."""
+    state = book.state
+    newest, waiting = pairs.newest_pair(state)
+    is_head = half in (*state.apps[-1:], *state.models[-1:]) and half.digest not in state.quarantine
+    return plan.waiting_reason(state, waiting) if is_head and newest is None else None
 
 
 def _of_pair(book: Book, key: str) -> Finding:

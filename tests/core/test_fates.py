@@ -237,6 +237,15 @@ def test_a_half_that_waits_says_for_what() -> None:
     assert why(story, "A1").fate == "live"
 
 
+def test_a_half_without_a_partner_says_what_is_missing() -> None:
+    alone = Story().app("A1")
+    assert told(alone, "A1") == ("waiting", "app A1 waits: no model was published yet", SOON)
+    story = Story().ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M2").lose(digest("M2"))
+    found = why(story, "A2")
+    assert (found.fate, found.reason) == ("waiting", "LiveHalfGone")
+    assert found.verdict.startswith("app A2 waits: model M2 is live and is gone from where it was published")
+
+
 def test_a_half_that_was_passed_over_before_a_release_of_it_began() -> None:
     story = Story().ship_first().app("A2").app("A3")
     assert told(story, "A2") == (

@@ -81,7 +81,7 @@ def test_a_tag_is_told_by_its_newest_push_and_names_the_others() -> None:
     story = Story().app("A1", event_id="e1").app("A2", event_id="e2")
     found = why(story, "vision-app:main")
     assert (found.kind, found.also) == ("event", ("e1",))
-    assert "app A2 is known" in found.verdict
+    assert "app A2 waits: no model was published yet" in found.verdict
 
 
 @pytest.mark.parametrize("of", ["r-9", "nobody", digest("M1")[7:18], "entry-1", "f" * 64])
