@@ -18,20 +18,18 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
     with the newest partner it has, not older than the live one. A half that a hold keeps where it is, is given.
     """
     barred, since = quarantine(entries), {kind: instant for kind, _, instant in lost(entries)}
-    known_apps = [
-        half
-        for half in apps(entries)
-        if half.digest not in barred
-        and only_app in (None, half.digest)
-        and ("app" not in since or half.published_at >= since["app"])
-    ]
-    known_models = [
-        half
-        for half in models(entries)
-        if half.digest not in barred
-        and only_model in (None, half.digest)
-        and ("model" not in since or half.published_at >= since["model"])
-    ]
+
+    def free(halves: Sequence[Any], only: Digest | None, lost_at: datetime | None) -> list[Any]:
+        return [
+            half
+            for half in halves
+            if half.digest not in barred
+            and only in (None, half.digest)
+            and (lost_at is None or half.published_at >= lost_at)
+        ]
+
+    known_apps = free(apps(entries), only_app, since.get("app"))
+    known_models = free(models(entries), only_model, since.get("model"))
     if not known_apps or not known_models:
         return []
     app, model = known_apps[-1], known_models[-1]
