@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from functions.answer_fields import ANSWER_FIELDS
 from functions.callers import Role
 from functions.problems import MAX_BODY_BYTES, Problem
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
@@ -89,6 +90,9 @@ def document() -> dict[str, Any]:
     ordered = sorted(kinds, key=str)
     found, components = msgspec.json.schema_components(ordered, ref_template=_SCHEMAS)
     schemas = dict(zip(ordered, found, strict=True))
+    for name, words in ANSWER_FIELDS.items():
+        for field, description in words.items():
+            components[name]["properties"][field]["description"] = description
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = _operation(route, schemas)
