@@ -29,5 +29,5 @@ def write_to_stdout(instance: int, level: str) -> None:
     handler.setFormatter(_Line(instance))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     log.setLevel(min(logging.getLevelName(level), logging.INFO))
-    for chatty in ("azure", "urllib3", "httpx", "asyncio", "uvicorn"):
+    for chatty in ("asyncio", "uvicorn"):  # the host's own; what the app's libraries say is the app's to choose
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 """The Function App has the triggers that it should, bound as they should be."""
 
 import ast
+import logging
 import os
 import re
 import subprocess
@@ -8,7 +9,12 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
+
 import function_app
+from shipmate.core.refs import digest_of
+from shipmate.edge.registry import Registry
+from tests.fakes.http_servers import Answer, answering
 
 ROOT = Path(__file__).parents[2]
 DEPLOYED = {
@@ -53,6 +59,19 @@ def test_exactly_these_functions_are_there() -> None:
     }
     assert found["advance"]["queueName"] == "%SHIPMATE_QUEUE%"
     assert found["sweep"]["schedule"] == "%SHIPMATE_SWEEP_SCHEDULE%"
+
+
+def test_a_signature_that_a_registry_redirects_to_stays_out_of_the_logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)  # as the worker has the root logger
+    data = b"a blob"
+    with answering(lambda seen: Answer(200, data)) as (elsewhere, _):
+        away = Answer(307, headers={"Location": f"{elsewhere}/blob?sig=SIGNATURE"})
+        with answering(lambda seen: away) as (address, _):
+            registry = Registry(address)
+            assert registry.get_blob("vision-app", digest_of(data), 100) == data
+            registry.close()
+    logging.getLogger().info("what a function says")
+    assert caplog.messages == ["what a function says"]
 
 
 def test_where_the_platform_asks_people_to_sign_in_the_host_asks_for_no_key() -> None:
