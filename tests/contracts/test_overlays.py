@@ -5,10 +5,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from localcloud.setup import ensure_kubernetes
+from shipmate.core.targets import GateThresholds, Target
 
 K8S = Path(__file__).parents[2] / "k8s"
 PLACEHOLDER = "00000000-0000-0000-0000-000000000000"
@@ -39,3 +41,30 @@ def test_the_object_id_of_the_controller_is_set_in_one_file(tmp_path: Path, over
     spelt = {each["name"]: each["expression"] for each in [*fence, *gate]}
     by_its_name = f"request.userInfo.username == '{OBJECT_ID}'"
     assert (spelt["byController"], spelt["by-the-controller"]) == (by_its_name, by_its_name)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", sorted(each.name for each in (K8S / "overlays").iterdir()))
+def test_a_pod_has_as_long_in_a_rollout_as_in_its_gate(overlay: str) -> None:
+    """Otherwise a pod that is slow and right passes the gate, fails every rollout, and is blamed for it."""
+    defaults = {each.name: each.default for kind in (GateThresholds, Target) for each in msgspec.structs.fields(kind)}
+    spec = one(rendered(K8S / "overlays" / overlay), "Deployment", "vision")["spec"]
+    probe = spec["template"]["spec"]["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= defaults["ready_within_seconds"]
+    assert spec["progressDeadlineSeconds"] >= defaults["rollout_within_seconds"] >= defaults["ready_within_seconds"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", ["aks", "aks-released"])
+def test_the_door_in_azure_is_private_by_one_line(tmp_path: Path, overlay: str) -> None:
+    annotation = "service.beta.kubernetes.io/azure-load-balancer-internal"
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlays = tmp_path / "k8s" / "overlays"
+    assert "annotations" not in one(rendered(overlays / overlay), "Service", "vision")["metadata"]
+    file = overlays / "aks" / "kustomization.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("  # - path: private-door.yaml", "  - path: private-door.yaml"))
+    assert file.read_text() != before
+    service = one(rendered(overlays / overlay), "Service", "vision")
+    assert service["metadata"]["annotations"] == {annotation: "true"}
+    assert service["spec"]["ports"] == [{"name": "http", "port": 8080, "targetPort": "http"}]
