@@ -46,13 +46,11 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     registry, registry_name = _registry(registry)
     return Settings(
         storage=storage,
-        queue_storage=environment.get("AzureWebJobsStorage") or _queue_url(environment, storage),
+        queue_storage=_queue_storage(environment, storage),
         registry=registry,
         registry_name=environment.get("SHIPMATE_REGISTRY_NAME") or registry_name,
         account=account,
-        cluster=_needed(
-            environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>"
-        ),
+        cluster=_cluster(environment, {"SHIPMATE_STORAGE": storage, "SHIPMATE_REGISTRY": registry}),
         targets=_path("SHIPMATE_TARGETS", _needed(environment, "SHIPMATE_TARGETS", "the path of the targets file")),
         queue=environment.get("SHIPMATE_QUEUE") or "shipmate-advance",
         ledger_container=environment.get("SHIPMATE_LEDGER_CONTAINER") or "shipmate-ledger",
@@ -170,7 +168,8 @@ def _seconds(environment: Mapping[str, str], key: str, default: float) -> float:
 
 def _account(storage: str) -> str:
     """Return the storage account's name, as Event Grid's topics end with."""
-    url = re.fullmatch(r"https://([a-z0-9]{3,24})\.blob\.[a-z0-9.-]+/?", storage)
+    # between name and service may stand one of Azure's DNS zones: z12
+    url = re.fullmatch(r"https://([a-z0-9]{3,24})(?:\.z\d+)?\.blob\.[a-z0-9.-]+/?", storage)
     if url is not None:
         return url[1]
     account = dict(item.partition("=")[::2] for item in storage.split(";")).get("AccountName")
@@ -182,12 +181,53 @@ def _account(storage: str) -> str:
     return account
 
 
-def _queue_url(environment: Mapping[str, str], storage: str) -> str:
+_OTHER_CLOUDS = re.compile(r"\b(azurecr\.(cn|us)|core\.(chinacloudapi\.cn|usgovcloudapi\.net))(?=[/:;]|$)")
+"""Suffixes of registries and storage accounts in Azure's sovereign clouds."""
+
+
+def _queue_storage(environment: Mapping[str, str], storage: str) -> str:
+    """Return the queue's account, found as the Functions host finds it, so that both use the same queue.
+
+    The host takes the connection string, then the account's name, which it completes with core.windows.net in every
+    cloud, then the address (azure-sdk-for-net, StorageClientProvider.cs).
+    """
+    connection = environment.get("AzureWebJobsStorage")
+    if connection:
+        return connection
     account = environment.get("AzureWebJobsStorage__accountName")
     if account:
+        other = _OTHER_CLOUDS.search(storage)
+        if other is not None:
+            raise Misconfigured(
+                "the setting AzureWebJobsStorage__accountName is for accounts in core.windows.net, and "
+                f"SHIPMATE_STORAGE is in {other[0]}: set AzureWebJobsStorage__queueServiceUri instead"
+            )
         return f"https://{account}.queue.core.windows.net"
+    address = environment.get("AzureWebJobsStorage__queueServiceUri")
+    if address:
+        if re.fullmatch(r"https://[a-z0-9.-]+/?", address) is None:  # not repeated: it may end in a token
+            raise Misconfigured(
+                "the setting AzureWebJobsStorage__queueServiceUri is no address of a queue service: "
+                "expected https://<account>.queue.core.windows.net"
+            )
+        return address.rstrip("/")
     if not storage.startswith("http"):
         return storage
     raise Misconfigured(
-        "the setting AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing: it names the queue's account"
+        "none of the settings AzureWebJobsStorage, AzureWebJobsStorage__accountName and "
+        "AzureWebJobsStorage__queueServiceUri is there: one of them names the queue's account"
     )
+
+
+def _cluster(environment: Mapping[str, str], others: Mapping[str, str]) -> str:
+    """Return how to reach the cluster. `others` are the settings that show in which of Azure's clouds it is."""
+    cluster = _needed(environment, "SHIPMATE_CLUSTER", "kubeconfig:<path>#<context>, in-cluster, or aks:<resource id>")
+    if cluster.startswith("aks:"):
+        for key, value in others.items():
+            other = _OTHER_CLOUDS.search(value)
+            if other is not None:
+                raise Misconfigured(
+                    f"SHIPMATE_CLUSTER begins with aks:, which is asked of Azure's public cloud, and {key} is in "
+                    f"{other[0]}: use in-cluster or kubeconfig:<path>#<context>"
+                )
+    return cluster

@@ -134,10 +134,109 @@ def test_a_mistake_names_the_key_and_what_it_should_be(key: str, value: str, wor
     assert "pw" not in str(caught.value)
 
 
+IDENTITY = {key: value for key, value in AZURE.items() if not key.startswith("AzureWebJobs")}
+
+
+@pytest.mark.parametrize(
+    ("said", "queue_storage"),
+    [
+        pytest.param({"__accountName": "funcstore"}, "https://funcstore.queue.core.windows.net", id="a name"),
+        pytest.param(
+            {"__queueServiceUri": "https://funcstore.queue.core.windows.net/"},
+            "https://funcstore.queue.core.windows.net",
+            id="an address",
+        ),
+        pytest.param(
+            {"__queueServiceUri": "https://funcstore.z07.queue.storage.azure.net"},
+            "https://funcstore.z07.queue.storage.azure.net",
+            id="an address in a DNS zone",
+        ),
+        pytest.param(
+            {"__accountName": "funcstore", "__queueServiceUri": "https://other.queue.core.windows.net"},
+            "https://funcstore.queue.core.windows.net",
+            id="both: the host takes the name",
+        ),
+        pytest.param({"": "AccountName=funcstore", "__accountName": "other"}, "AccountName=funcstore", id="a key"),
+    ],
+)
+def test_the_queue_is_where_the_functions_host_has_it(said: dict[str, str], queue_storage: str) -> None:
+    chosen = {f"AzureWebJobsStorage{key}": value for key, value in said.items()}
+    assert read_settings({**IDENTITY, **chosen}).queue_storage == queue_storage
+
+
 def test_the_queue_needs_an_account_where_storage_is_a_url() -> None:
-    without = {key: value for key, value in AZURE.items() if not key.startswith("AzureWebJobs")}
-    with pytest.raises(Misconfigured, match="AzureWebJobsStorage or AzureWebJobsStorage__accountName is missing"):
-        read_settings(without)
+    with pytest.raises(Misconfigured, match=r"none of the settings AzureWebJobsStorage, .*__queueServiceUri is there"):
+        read_settings(IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "funcstore",
+        "http://funcstore.queue.core.windows.net",
+        "https://funcstore.queue.core.windows.net/work",
+        "https://funcstore.queue.core.windows.net?sig=secret",
+    ],
+)
+def test_an_address_of_the_queue_is_one(address: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        read_settings({**IDENTITY, "AzureWebJobsStorage__queueServiceUri": address})
+    assert str(caught.value) == (
+        "the setting AzureWebJobsStorage__queueServiceUri is no address of a queue service: "
+        "expected https://<account>.queue.core.windows.net"
+    )
+
+
+@pytest.mark.parametrize("host", ["modelstore.z12.blob.storage.azure.net", "modelstore.blob.core.windows.net"])
+def test_an_account_is_known_by_its_name_in_a_dns_zone_too(host: str) -> None:
+    settings = read_settings({**AZURE, "SHIPMATE_STORAGE": f"https://{host}"})
+    assert (settings.storage, settings.account) == (f"https://{host}", "modelstore")
+
+
+CHINA = {
+    "SHIPMATE_STORAGE": "https://modelstore.blob.core.chinacloudapi.cn",
+    "SHIPMATE_REGISTRY": "teamreg.azurecr.cn",
+    "AzureWebJobsStorage__accountName": "",
+    "AzureWebJobsStorage__queueServiceUri": "https://funcstore.queue.core.chinacloudapi.cn",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "suffix"),
+    [
+        pytest.param("SHIPMATE_STORAGE", CHINA["SHIPMATE_STORAGE"], "core.chinacloudapi.cn", id="storage"),
+        pytest.param("SHIPMATE_REGISTRY", "teamreg.azurecr.us", "azurecr.us", id="a registry"),
+        pytest.param(
+            "SHIPMATE_STORAGE",
+            "AccountName=modelstore;AccountKey=pw;EndpointSuffix=core.usgovcloudapi.net",
+            "core.usgovcloudapi.net",
+            id="a connection string",
+        ),
+    ],
+)
+def test_a_cluster_is_not_looked_for_in_another_cloud(key: str, value: str, suffix: str) -> None:
+    queue = {name: CHINA[name] for name in CHINA if name.startswith("AzureWebJobs")}
+    with pytest.raises(Misconfigured) as caught:
+        read_settings({**AZURE, **queue, key: value})
+    assert str(caught.value) == (
+        f"SHIPMATE_CLUSTER begins with aks:, which is asked of Azure's public cloud, and {key} is in {suffix}: "
+        "use in-cluster or kubeconfig:<path>#<context>"
+    )
+
+
+def test_a_cluster_that_need_not_be_looked_for_may_be_in_any_cloud() -> None:
+    settings = read_settings({**AZURE, **CHINA, "SHIPMATE_CLUSTER": "in-cluster"})
+    assert (settings.account, settings.registry_name) == ("modelstore", "teamreg")
+    assert settings.queue_storage == "https://funcstore.queue.core.chinacloudapi.cn"
+
+
+def test_a_name_alone_does_not_lead_to_a_queue_in_another_cloud() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        read_settings({**AZURE, "SHIPMATE_STORAGE": CHINA["SHIPMATE_STORAGE"], "SHIPMATE_CLUSTER": "in-cluster"})
+    assert str(caught.value) == (
+        "the setting AzureWebJobsStorage__accountName is for accounts in core.windows.net, and SHIPMATE_STORAGE is in "
+        "core.chinacloudapi.cn: set AzureWebJobsStorage__queueServiceUri instead"
+    )
 
 
 # -- the targets file -----------------------------------------------------------------------------------------------
