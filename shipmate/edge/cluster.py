@@ -8,9 +8,11 @@ plain GET, which the API server answers from etcd's quorum; there is no cache to
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
@@ -21,6 +23,8 @@ import yaml
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
+from urllib3.connection import HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
 from shipmate.core.fence import Operation
@@ -66,7 +70,10 @@ class Cluster:
     """
 
     def __init__(self, find: Callable[[], Configuration], *, registry: str, timeout_seconds: float = 10.0) -> None:
-        """`find` says where the cluster is; it is asked at the first use, and again if that failed."""
+        """`find` says where the cluster is and what it trusts.
+
+        It is asked at the first use, and again if that failed or the server shows a certificate that is not trusted.
+        """
         self.registry = registry
         self._find = find
         self._client: ApiClient | None = None
@@ -87,16 +94,19 @@ class Cluster:
         kind, _, rest = setting.partition(":")
         if kind == "aks" and rest and credential is not None:
             return cls(lambda: aks_configuration(rest, credential), registry=registry, timeout_seconds=timeout_seconds)
+        find: Callable[[], Configuration]
         if kind == "kubeconfig" and rest:
-            configuration = _from_kubeconfig(rest)
+            find = partial(_from_kubeconfig, rest)
         elif setting == "in-cluster":
-            configuration = _from_pod()
+            find = _from_pod
         else:
             raise Misconfigured(
                 f"SHIPMATE_CLUSTER is {setting!r}, which names no cluster: expected kubeconfig:<path>#<context>, "
                 "in-cluster or aks:<resource id> (with a credential)"
             )
-        return cls(lambda: configuration, registry=registry, timeout_seconds=timeout_seconds)
+        cluster = cls(find, registry=registry, timeout_seconds=timeout_seconds)
+        cluster._connected()  # without a request: what is wrong with these settings is told at the start
+        return cluster
 
     def close(self) -> None:
         """Close the connections, if there are any."""
@@ -242,7 +252,16 @@ class Cluster:
                 configuration.retries = False  # a repeat is the caller's decision
                 configuration.connection_pool_maxsize = CONNECTIONS
                 self._client = ApiClient(configuration)
+                pools = {"http": urllib3.HTTPConnectionPool, "https": _Connections}
+                self._client.rest_client.pool_manager.pool_classes_by_scheme = pools
             return self._client
+
+    def _forget(self, client: ApiClient) -> None:
+        """Look for the cluster anew at the next use, unless another thread did since this client was made."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
+                client.rest_client.close()
 
     def _exchange(
         self,
@@ -277,14 +296,49 @@ class Cluster:
             reply.close() if limit is not None and len(data) > limit else reply.release_conn()
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Retryable(f"{what} did not reach the API server: {error}") from error
-        except urllib3.exceptions.SSLError as error:
-            raise NotAllowed(
-                f"{what}: the API server's certificate is not the one the settings trust: {error}"
-            ) from error
         except urllib3.exceptions.HTTPError as error:
+            if _is_untrusted(error):
+                self._forget(client)
+                raise NotAllowed(
+                    f"{what}: the API server's certificate is not the one the settings trust: {error}"
+                ) from error
             kind = Retryable if method == "GET" else Ambiguous
             raise kind(f"{what} got no reply: {error}") from error
         return reply.status, {key.lower(): value for key, value in reply.headers.items()}, data
+
+
+class _Connection(HTTPSConnection):
+    """A connection that takes the certificates which Go's clients take, kubectl among them.
+
+    For Python 3.13 and later urllib3 sets VERIFY_X509_STRICT, which refuses certificates without key identifiers; the
+    CAs of older clusters have none (https://github.com/kubernetes-client/python/issues/2394). The chain and the host
+    name are checked all the same.
+    """
+
+    def connect(self) -> None:
+        """Connect with a TLS context of its own, as urllib3 does: certificates are loaded into it here."""
+        if self.cert_reqs == ssl.CERT_REQUIRED:
+            self.ssl_context = create_urllib3_context()
+            self.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            if not (self.ca_certs or self.ca_cert_data):
+                self.ssl_context.load_default_certs()
+        super().connect()
+
+
+class _Connections(urllib3.HTTPSConnectionPool):
+    """Makes such connections."""
+
+    ConnectionCls = _Connection
+
+
+def _is_untrusted(error: urllib3.exceptions.HTTPError) -> bool:
+    """Whether the server's certificate was refused.
+
+    Any other trouble with TLS may come behind a request that was sent, and urllib3 gives it the same class.
+    """
+    return isinstance(error, urllib3.exceptions.SSLError) and any(
+        isinstance(cause, ssl.SSLCertVerificationError) for cause in error.args
+    )
 
 
 def _deployment_path(namespace: str, name: str) -> str:

@@ -1,8 +1,12 @@
 """What the contract suite cannot make a healthy API server do: its troubles, and the way to AKS."""
 
 import base64
+import datetime as dt
+import ipaddress
 import json
+import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from kubernetes.client import Configuration
 
 from shipmate.core.answers import LONGEST_REPLY
@@ -37,6 +45,7 @@ class Server(ThreadingHTTPServer):
     body = b"{}"
     delay = 0.0
     hang_up = False
+    below_tls = b""  # sent as they are before it hangs up
     allow_reuse_address = True
 
     def __init__(self) -> None:
@@ -65,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.calls.append(Call(self.command, self.path, self.headers["Authorization"]))
         time.sleep(self.server.delay)
         if self.server.hang_up:
+            os.write(self.connection.fileno(), self.server.below_tls)
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.send_response(self.server.status)
@@ -88,10 +98,10 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def kubeconfig(folder: Path, url: str) -> str:
+def kubeconfig(folder: Path, url: str, trust: dict[str, Any] | None = None, user: dict[str, Any] | None = None) -> str:
     content = {
-        "clusters": [{"name": "c", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "clusters": [{"name": "c", "cluster": {"server": url} | (trust or {})}],
+        "users": [{"name": "u", "user": {"token": "secret"} | (user or {})}],
         "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "here",
     }
@@ -234,6 +244,259 @@ def test_names_cannot_leave_their_place_in_a_path(server: Server, cluster: Clust
     assert server.calls[0].path == "/apis/apps/v1/namespaces/..%2F..%2Fx/deployments/d%3Fy"
 
 
+# -- TLS -----------------------------------------------------------------------------------------------------------
+
+
+class Authority:
+    """A CA like those of older clusters: neither it nor what it signs has a key identifier. Each has the same name."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._signed("ca", self.key, x509.BasicConstraints(ca=True, path_length=None))
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
+        self.trust = {"certificate-authority-data": base64.b64encode(self.pem).decode()}
+
+    def issue(self, address: str = "127.0.0.1") -> tuple[bytes, bytes]:
+        """Return a certificate of an address, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._signed("apiserver", key, names).public_bytes(serialization.Encoding.PEM), private
+
+    def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType) -> x509.Certificate:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
+            .add_extension(extension, critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+
+
+class TlsServer(Server):
+    """The same over TLS, with no pods; `show` says with which certificate."""
+
+    body = b'{"items": []}'
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.socket = self.tls.wrap_socket(self.socket, server_side=True)
+
+    def show(self, certificate: bytes, key: bytes) -> None:
+        """Show this certificate on each connection from now on."""
+        path = self.folder / "apiserver.pem"
+        path.write_bytes(certificate + key)
+        self.tls.load_cert_chain(path)
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[TlsServer]:
+    server = TlsServer(tmp_path)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def authority(tls_server: TlsServer) -> Authority:
+    """The CA of what the server shows."""
+    authority = Authority()
+    tls_server.show(*authority.issue())
+    return authority
+
+
+NOT_TRUSTED = "at https://.*: the API server's certificate is not the one the settings trust: .*"
+
+
+def test_a_certificate_of_an_older_cluster_is_taken(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path
+) -> None:
+    with connected(kubeconfig(tmp_path, tls_server.url, authority.trust)) as cluster:
+        assert cluster.pods("n", "a=b") == ()
+    assert tls_server.calls[-1].authorization == "Bearer secret"
+
+
+def test_a_server_that_asks_for_a_clients_certificate_gets_it(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path
+) -> None:
+    tls_server.tls.verify_mode = ssl.CERT_REQUIRED
+    tls_server.tls.load_verify_locations(cadata=authority.pem.decode())
+    certificate, key = (base64.b64encode(pem).decode() for pem in authority.issue())
+    user = {"client-certificate-data": certificate, "client-key-data": key}
+    with connected(kubeconfig(tmp_path, tls_server.url, authority.trust, user)) as cluster:
+        assert cluster.pods("n", "a=b") == ()
+
+
+def test_a_server_that_gets_no_clients_certificate_may_have_taken_the_request(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path
+) -> None:
+    """With TLS 1.3 a server tells so behind the handshake, when the request is on its way."""
+    tls_server.tls.verify_mode = ssl.CERT_REQUIRED
+    with connected(kubeconfig(tmp_path, tls_server.url, authority.trust)) as cluster:
+        with pytest.raises(Retryable, match="got no reply"):
+            cluster.pods("n", "a=b")
+        with pytest.raises(Ambiguous, match="got no reply"):
+            cluster.patch_deployment("n", "d", PATCH)
+
+
+def test_without_a_ca_in_the_settings_the_systems_are_trusted(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = kubeconfig(tmp_path, tls_server.url)
+    with connected(setting) as cluster, pytest.raises(NotAllowed, match=NOT_TRUSTED):
+        cluster.pods("n", "a=b")
+    (tmp_path / "system.pem").write_bytes(authority.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    with connected(setting) as cluster:
+        assert cluster.pods("n", "a=b") == ()
+
+
+def test_another_ca_is_refused_before_anything_is_sent(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path
+) -> None:
+    with connected(kubeconfig(tmp_path, tls_server.url, Authority().trust)) as cluster:
+        with pytest.raises(NotAllowed, match=f"GET /api/v1/namespaces/n/pods {NOT_TRUSTED}signature failure"):
+            cluster.pods("n", "a=b")
+        with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+            cluster.patch_deployment("n", "d", PATCH)
+        with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+            cluster.ask_pod("n", "p", 8000, "GET", "/")
+    assert tls_server.calls == []
+
+
+def test_another_hosts_certificate_is_refused(tls_server: TlsServer, authority: Authority, tmp_path: Path) -> None:
+    tls_server.show(*authority.issue("127.0.0.2"))
+    with (
+        connected(kubeconfig(tmp_path, tls_server.url, authority.trust)) as cluster,
+        pytest.raises(NotAllowed, match=f"{NOT_TRUSTED}IP address mismatch"),
+    ):
+        cluster.pods("n", "a=b")
+    assert tls_server.calls == []
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")  # as it should
+def test_a_kubeconfig_may_trust_any_certificate(tls_server: TlsServer, authority: Authority, tmp_path: Path) -> None:
+    tls_server.show(*authority.issue("127.0.0.2"))
+    with connected(kubeconfig(tmp_path, tls_server.url, {"insecure-skip-tls-verify": True})) as cluster:
+        assert cluster.pods("n", "a=b") == ()
+
+
+def test_certificates_that_were_rotated_are_read_from_the_kubeconfig_again(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path
+) -> None:
+    with connected(kubeconfig(tmp_path, tls_server.url, authority.trust)) as cluster:
+        assert cluster.pods("n", "a=b") == ()
+        rotated = Authority()
+        tls_server.show(*rotated.issue())
+        kubeconfig(tmp_path, tls_server.url, rotated.trust)
+        with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+            cluster.pods("n", "a=b")
+        assert cluster.pods("n", "a=b") == ()
+
+
+def test_azure_is_asked_again_once_certificates_were_rotated(
+    server: Server, tls_server: TlsServer, authority: Authority
+) -> None:
+    server.body = user_credentials(tls_server.url, authority)
+    cluster = Cluster(
+        lambda: aks_configuration(RESOURCE, FakeCredential(), resource_manager=server.url), registry="registry.test"
+    )
+    for _ in range(2):
+        assert cluster.pods("n", "a=b") == ()
+    assert len(server.calls) == 1
+
+    rotated = Authority()
+    tls_server.show(*rotated.issue())
+    for asked in (1, 2):  # Azure tells of the old one for some time yet
+        with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+            cluster.patch_deployment("n", "d", PATCH)
+        assert len(server.calls) == asked
+    server.body = user_credentials(tls_server.url, rotated)
+    for _ in range(2):
+        assert cluster.pods("n", "a=b") == ()
+    assert len(server.calls) == 3
+    cluster.close()
+
+
+def test_who_meets_the_old_certificate_late_leaves_the_new_client_alone(
+    tls_server: TlsServer, authority: Authority
+) -> None:
+    trusted = [authority, Authority()]
+    looked: list[Authority] = []
+    on_its_way, rotated = threading.Event(), threading.Event()
+
+    def linger(_: Configuration) -> None:
+        if threading.current_thread() is late:
+            on_its_way.set()
+            rotated.wait(30)
+
+    def find() -> Configuration:
+        looked.append(trusted[len(looked)])
+        configuration = Configuration(host=tls_server.url)
+        configuration.ca_cert_data = looked[-1].pem.decode()
+        configuration.api_key["authorization"] = "Bearer secret"
+        configuration.refresh_api_key_hook = linger
+        return configuration
+
+    def ask_late() -> None:
+        with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+            cluster.pods("n", "a=b")
+        refused.append(True)
+
+    cluster, refused = Cluster(find, registry="registry.test"), []
+    late = threading.Thread(target=ask_late)
+    late.start()
+    assert on_its_way.wait(30)
+    tls_server.show(*trusted[1].issue())
+    with pytest.raises(NotAllowed, match=NOT_TRUSTED):
+        cluster.pods("n", "a=b")
+    assert cluster.pods("n", "a=b") == ()
+    rotated.set()
+    late.join(30)
+    assert refused == [True]
+    assert cluster.pods("n", "a=b") == ()
+    assert looked == trusted
+    cluster.close()
+
+
+@pytest.mark.parametrize(
+    "below_tls",
+    [
+        pytest.param(b"", id="an end without notice"),
+        pytest.param(b"\x15\x03\x03\x00\x02\x02\x50", id="an alert"),  # fatal, internal_error
+        pytest.param(b"HTTP/1.0 502 Bad Gateway\r\n\r\n", id="no TLS"),
+    ],
+)
+def test_a_connection_that_breaks_below_a_request_says_nothing_of_certificates(
+    tls_server: TlsServer, authority: Authority, tmp_path: Path, below_tls: bytes
+) -> None:
+    tls_server.hang_up, tls_server.below_tls = True, below_tls
+    with connected(kubeconfig(tmp_path, tls_server.url, authority.trust)) as cluster:
+        with pytest.raises(Retryable, match=r"GET .* got no reply: "):
+            cluster.pods("n", "a=b")
+        with pytest.raises(Ambiguous, match=r"PATCH .* got no reply: "):
+            cluster.patch_deployment("n", "d", PATCH)
+        with pytest.raises(Retryable, match=r"POST .* got no reply: "):
+            cluster.ask_pod("n", "p", 8000, "POST", "/score", b"x")
+        assert [call.method for call in tls_server.calls] == ["GET", "PATCH", "POST"]
+        tls_server.hang_up = False
+        assert cluster.pods("n", "a=b") == ()
+
+
 # -- where the cluster is ------------------------------------------------------------------------------------------
 
 
@@ -291,14 +554,15 @@ class FakeCredential:
         return GrantedToken(f"token-{len(self.granted)}", int(self.now) + 3600)
 
 
-def user_credentials(api_server: str) -> bytes:
+def user_credentials(api_server: str, authority: Authority | None = None) -> bytes:
+    ca = authority.pem if authority else b"-----BEGIN CERTIFICATE-----"
     content = {
         "clusters": [
             {
                 "name": "c",
                 "cluster": {
                     "server": api_server,
-                    "certificate-authority-data": base64.b64encode(b"-----BEGIN CERTIFICATE-----").decode(),
+                    "certificate-authority-data": base64.b64encode(ca).decode(),
                 },
             }
         ],
