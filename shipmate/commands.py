@@ -141,9 +141,23 @@ class Commands:
                 )
             )
             words = f"releases app {version_of(app)} with model {version_of(model)}{lifts}"
+            barred = [
+                what
+                for what, key in (
+                    (f"app {version_of(app)}", chosen.app),
+                    (f"model {version_of(model)}", chosen.model),
+                    ("the pair", chosen.key),
+                )
+                if key in state.quarantine
+            ]
+            if barred:
+                words += f", and lifts the quarantine of {' and '.join(barred)}"
+            words += _before(state)
             if (then := pairs.follows(state, chosen)) is not None:
                 following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
                 words += f"; then comes {following}, which was published before: set a hold to keep it back"
+            if state.publications:
+                words += "; what was published and is not read yet may follow: set a hold to keep it back"
             return entries, words
 
         return self._command("release", target, request, author, body, decide)
@@ -154,19 +168,21 @@ class Commands:
         seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            back_to, undoes = _rollback_target(state, body, seen)
+            back_to, undone = _rollback_target(state, body, seen)
+            undoes = undone if undone is not None and undone.number != back_to.number else None
             entry = RollbackRequested(
                 **self._stamp(),
                 request=request,
                 author=author,
                 reason=body.reason,
                 to=back_to.number,
-                undoes=undoes.number if undoes is not None and undoes.number != back_to.number else None,
+                undoes=undoes.number if undoes is not None else None,
             )
-            return [entry], (
-                f"rolls back to the pair of {back_to.name} (app {back_to.app_version}, model {back_to.model_version}) "
-                "without a build, and holds the target there"
-            )
+            held, what = state.hold, f" and undoes {_named(undoes)}" if undoes is not None else ""
+            stays = "and holds the target there"
+            if held is not None and held.scope == "all":
+                stays = f"and sets no hold of its own: {held.words} is in force ({held.reason}) until somebody resumes"
+            return [entry], f"rolls back to the pair of {_named(back_to)}{what} without a build, {stays}"
 
         return self._command("rollback", target, request, author, body, decide)
 
@@ -189,6 +205,9 @@ class Commands:
             )
             what = {"all": "nothing new ships", "app": "no new app ships", "model": "no new model ships"}[body.scope]
             after = f"; {held.words} is in force again then: {held.reason}" if held is not None else ""
+            moving = state.active
+            if moving is not None and moving.phase is Phase.ROLLED_OUT:
+                after += f"; {moving.name} is in the cluster already, and goes on"
             return [entry], f"{what} until somebody resumes{after}"
 
         answer = self._command("hold", target, request, author, body, decide)
@@ -205,7 +224,8 @@ class Commands:
             nonlocal ships
             if state.hold is None:
                 raise Conflict(f"{name} is not held")
-            ships, message = self.views.after_resume(target, state)
+            ships, after = self.views.after_resume(target, state)
+            message = f"lifts {state.hold.words} ({state.hold.reason}); {after}"
             entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
             return [entry], message
 
@@ -286,7 +306,7 @@ def _wanted(state: State, body: ReleaseBody) -> Pair | None:
         return release_called(state, body.release).pair
     if body.app is None and body.model is None:
         return None
-    app, model = body.app or _head(state.apps, "app"), body.model or _head(state.models, "model")
+    app, model = body.app or _head(state, state.apps, "app"), body.model or _head(state, state.models, "model")
     if state.app(app) is None:
         raise NotFound(f"no app image with digest {app} was published")
     if state.model(model) is None:
@@ -294,10 +314,26 @@ def _wanted(state: State, body: ReleaseBody) -> Pair | None:
     return Pair(app, model)
 
 
-def _head(halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Digest:
+def _head(state: State, halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Digest:
+    """Return the newest half that is not quarantined; the newest, where all are."""
     if not halves:
         raise Conflict(f"no {what} was published yet")
-    return halves[-1].digest
+    digests = [half.digest for half in halves]
+    return next((digest for digest in reversed(digests) if digest not in state.quarantine), digests[-1])
+
+
+def _named(release: Release) -> str:
+    return f"{release.name} (app {release.app_version}, model {release.model_version})"
+
+
+def _before(state: State) -> str:
+    """Return in words what is done before a release by hand has its turn."""
+    active = state.active
+    if active is not None and active.is_rollback:
+        return f"; {active.name} rolls back first, and its hold keeps this until somebody resumes"
+    if active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
+        return f"; {active.name} is rolling out and goes first"
+    return ""
 
 
 def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> tuple[Release, Release | None]:
@@ -305,34 +341,58 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
     serving, active = state.serving, state.active
     if serving is None:
         raise Conflict("nothing is live yet: there is nothing to roll back")
-    if active is not None and active.is_rollback:
+    if active is not None and active.is_rollback and active.retry_at is None:
         raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
-    moving = active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT)
-    undone = active if moving and active is not None else serving
-    is_as_left = seen.asks_for(serving.name, serving.image)
+    undone = _undone(state, serving)
+    is_as_left = undone is serving and seen.asks_for(serving.name, serving.image)
     if body.to is not None:
         wanted = release_called(state, body.to)
-        if not wanted.was_live or wanted.image is None:
-            why = "was never live" if not wanted.was_live else "has lost its image for good"
-            raise Conflict(f"{wanted.name} {why}: release it instead, so that it passes its gate")
-        if state.is_quarantined(wanted.pair):
-            raise Conflict(
-                f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
-                '"override": true, so that it passes its gate'
-            )
+        _check_can_be_brought_back(state, wanted)
         if wanted.pair == serving.pair and is_as_left and active is None:
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone
-    if undone is not serving or not is_as_left:
-        if serving.image is None:
-            raise Conflict(
-                f"{serving.name} has lost its image for good: release it instead, so that it passes its gate"
-            )
-        return serving, undone
+    if body.if_live is not None and undone is not serving:
+        raise Conflict(f'{undone.name} is rolling out over {serving.name}: say with "to" which release to go back to')
+    if is_as_left:
+        return _last_other(state, serving), serving
+    wanted = (_of_failed_rollback(state, seen) if undone is serving else None) or serving
+    _check_can_be_brought_back(state, wanted)
+    return wanted, undone
+
+
+def _of_failed_rollback(state: State, seen: DeploymentView) -> Release | None:
+    """Return what the rollback that failed, and that the Deployment still asks for, was to bring back."""
+    failed = next((old for old in state.releases if old.name == seen.release and old.phase is Phase.FAILED), None)
+    return state.release(failed.to) if failed is not None and failed.to is not None else None
+
+
+def _undone(state: State, serving: Release) -> Release:
+    """Return what a rollback now undoes: what is rolling out, or what the rollback in trouble undoes; else the live."""
+    active = state.active
+    if active is None or active.phase not in (Phase.INTENDED, Phase.ROLLED_OUT):
+        return serving
+    if not active.is_rollback:
+        return active
+    return state.release(active.undoes) if active.undoes is not None else serving
+
+
+def _check_can_be_brought_back(state: State, wanted: Release) -> None:
+    if not wanted.was_live or wanted.image is None:
+        why = "was never live" if not wanted.was_live else "has lost its image for good"
+        raise Conflict(f"{wanted.name} {why}: release it instead, so that it passes its gate")
+    if state.is_quarantined(wanted.pair):
+        raise Conflict(
+            f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
+            '"override": true, so that it passes its gate'
+        )
+
+
+def _last_other(state: State, serving: Release) -> Release:
+    """Return the last release that was live with another pair and may be brought back. Raises Conflict."""
     for number in reversed(state.verified):
         good = state.release(number)
         if good.pair != serving.pair and good.image is not None and not state.is_quarantined(good.pair):
-            return good, serving
+            return good
     raise Conflict("no other release was live before: there is nothing to go back to")
 
 

@@ -245,7 +245,7 @@ class Pipeline:
 
     def _rejected(self, release: Release, stage: str, error: RejectedError) -> Rejected | Failed:
         """Return the entry for a half that cannot be read or built: it is withdrawn, and nothing is quarantined."""
-        is_lost = release.phase is Phase.INTENDED and error.half is not None  # before users met it: see `roll_out`
+        is_lost = release.phase is Phase.INTENDED  # before users met it: see `roll_out`
         if release.is_rollback or not (is_lost or release.phase in (Phase.PLANNED, Phase.BUILT)):
             return Failed(
                 **self.context.stamp(),

@@ -189,10 +189,12 @@ class Views:
         match self._step(target, after):
             case plan.Intend(release):
                 ready, pair = release, release.pair
-            case plan.Plan(wanted, trigger) if trigger != "blame":
+            case plan.Plan(wanted, trigger) if trigger not in ("blame", "rollback", "automatic_rollback"):
                 pair = wanted
             case plan.Wait() | plan.Supersede() if ready is None:  # a quiet window, or a newer pair than the held one
-                pair, _ = pairs.newest_pair(after)
+                newest, _ = pairs.newest_pair(after)
+                had_its_turn = newest is not None and pairs.is_over(pairs.tried_by(after, newest))
+                pair = None if had_its_turn else newest
             case _:
                 pass
         if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):

@@ -65,7 +65,7 @@ def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: 
     try:
         labels = json.loads(body)["result"][0][0]
         predictions = tuple(
-            (str(label)[:_LONGEST_TEXT], _share(percent)) for label, percent in labels[:_MOST_PREDICTIONS]
+            (writable(str(label))[:_LONGEST_TEXT], _share(percent)) for label, percent in labels[:_MOST_PREDICTIONS]
         )
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise Retryable(f"/score answered in an unknown shape: {_words(body)}") from error
@@ -89,7 +89,12 @@ def _words(body: bytes) -> str:
         text = problem.get("detail") or problem.get("title") or problem.get("message")
     except (ValueError, AttributeError, RecursionError):
         text = None
-    return str(text or body[:_MOST_WORDS].decode(errors="replace") or "no body")[:_MOST_WORDS]
+    return writable(str(text or body[:_MOST_WORDS].decode(errors="replace") or "no body"))[:_MOST_WORDS]
+
+
+def writable(text: str) -> str:
+    """Return a text out of JSON, where half a surrogate pair may be, as UTF-8 and so the ledger can have it."""
+    return text.encode(errors="replace").decode()
 
 
 def _after(headers: Mapping[str, str]) -> float | None:

@@ -176,7 +176,8 @@ def _mend(book: Book, release: Release) -> str:
     if release.is_rollback:
         return f"to try again: {book.command('rollback')}"
     if not book.state.is_quarantined(release.pair):
-        return f"mend what the reason says, then publish again, or {book.command('releases')}"
+        again = f'{book.command("releases")} with "release": "{release.name}"'
+        return f"mend what the reason says, then publish a newer version, or {again}"
     pair = release.pair
     guilty = [f"app {release.app_version}"] if pair.app in book.state.quarantine else []
     guilty += [f"model {release.model_version}"] if pair.model in book.state.quarantine else []

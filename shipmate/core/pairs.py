@@ -102,13 +102,20 @@ def newest_halves(state: State) -> Pair | None:
 
 
 def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | None:
-    """Return the newest pair of one half with the live partner of the other, where the two must not ship together."""
+    """Return the newest pair of one half with the live partner of the other, where the two must not ship together.
+
+    A half that was live and is not had its turn: what a person released since stays.
+    """
     if state.serving is None:
         return None
     live = state.serving.pair
     choices = [
-        (app.published_at, Pair(app.digest, live.model), state.model(live.model)),
-        (model.published_at, Pair(live.app, model.digest), state.app(live.app)),
+        (half.published_at, pair, partner)
+        for half, pair, partner in (
+            (app, Pair(app.digest, live.model), state.model(live.model)),
+            (model, Pair(live.app, model.digest), state.app(live.app)),
+        )
+        if not _was_live(state, half)
     ]
     ranked = sorted(choices, key=lambda choice: choice[0], reverse=True)
     return next(
@@ -121,8 +128,18 @@ def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | N
     )
 
 
+def _was_live(state: State, half: AppHalf | ModelHalf) -> bool:
+    """Whether users met a half and do not any more."""
+    live = state.serving.pair if state.serving is not None else None
+    met = any(release.was_live and half.digest in (release.pair.app, release.pair.model) for release in state.releases)
+    return met and (live is None or half.digest not in (live.app, live.model))
+
+
 def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, ModelHalf] | None:
-    """Return the newest pair with one of the two newest halves, with a partner that is not older than the live one."""
+    """Return the newest pair with one of the two newest halves, with a partner that is not older than the live one.
+
+    One that had its turn gives way to one that had none.
+    """
     serving, (known_apps, known_models) = state.serving, _not_older_than_lost(state)
     apps = _since(known_apps, serving.pair.app if serving else None)
     models = _since(known_models, serving.pair.model if serving else None)
@@ -135,7 +152,8 @@ def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, Mod
     choices = [(app, old_model)] if old_model else []
     if old_app is not None:
         choices.append((old_app, model))
-    return max(choices, key=lambda pair: min(pair[0].published_at, pair[1].published_at), default=None)
+    waiting = [(app, model) for app, model in choices if not is_over(tried_by(state, Pair(app.digest, model.digest)))]
+    return max(waiting or choices, key=lambda pair: min(half.published_at for half in pair), default=None)
 
 
 def _since[Half: (AppHalf, ModelHalf)](halves: tuple[Half, ...], digest: Digest | None) -> tuple[Half, ...]:
@@ -196,11 +214,23 @@ def is_over(release: Release | None) -> bool:
 
 def follows(state: State, wanted: Pair) -> Pair | None:
     """Return the pair that goes out by itself after a release by hand: it was published before, and had no turn."""
-    newest, _ = newest_pair(state)
-    live = state.serving.pair if state.serving is not None else None
-    if newest is None or newest in (wanted, live) or state.hold_on(newest) is not None:
+    after = _with_live(state, wanted)
+    newest, _ = newest_pair(after)
+    if newest in (None, wanted) or state.hold_on(newest) is not None or is_over(tried_by(after, newest)):
         return None
-    return None if is_over(tried_by(state, newest)) else newest
+    active = state.active
+    goes_first = active is not None and active.pair == newest and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT)
+    return None if goes_first else newest
+
+
+def _with_live(state: State, pair: Pair) -> State:
+    """Return the state as it will be once a release by hand of this pair is live."""
+    if state.serving is None:
+        return state
+    number = state.next_number
+    release = replace(state.serving, number=number, pair=pair, halves_at=(None, None))
+    retired = tuple(replace(old, phase=Phase.RETIRED) if old.number == state.live else old for old in state.releases)
+    return replace(state, releases=(*retired, release), live=number)
 
 
 def guilty(bad: Pair, good: Pair | None) -> tuple[str, ...]:

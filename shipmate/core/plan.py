@@ -339,9 +339,11 @@ def _cross_pair(state: State) -> Plan | None:
     bad = next((release for release in reversed(state.releases) if release.pair == pair), None)
     if bad is None or bad.phase is not Phase.REJECTED:
         return None
-    asked = {release.pair for release in state.releases if release.blames == bad.number}
+    asked = [release.pair for release in state.releases if release.blames == bad.number]
+    news = {"model": pair.model, "app": pair.app}
     for half, cross in (("model", Pair(live.pair.app, pair.model)), ("app", Pair(pair.app, live.pair.model))):
-        if cross not in asked and not state.is_quarantined(cross) and pairs.fits(state, cross):
+        was_asked = any(news[half] in (each.app, each.model) for each in asked)  # perhaps with another live partner
+        if not was_asked and not state.is_quarantined(cross) and pairs.fits(state, cross):
             why = f"{bad.name} was rejected, and both its halves are new: is the {half} at fault?"
             return Plan(cross, "blame", SHIPMATE, why, blames=bad.number)
     return None

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import msgspec
 
-from shipmate.core.answers import parse_answer, question
+from shipmate.core.answers import parse_answer, question, writable
 from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
@@ -80,9 +80,11 @@ def _questions(release: Release, target: Target, state: State, context: Context)
     Another photograph under the same name is another question. A live model that cannot be read any more asks nothing:
     the candidate is not at fault.
     """
+    half = state.model(release.pair.model)
     with at_fault("model"):
-        half = state.model(release.pair.model)
-        asked = golden_questions(half, target.model, context.models) if half is not None else ()
+        if half is None:
+            raise RejectedError("Gone", f"model {release.model_version} is not known any more; publish it again")
+        asked = golden_questions(half, target.model, context.models)
     found = {each.question.file: each for each in asked}
     serving = state.model(state.serving.pair.model) if state.serving is not None else None
     if serving is not None and serving != half:
@@ -183,7 +185,7 @@ def _is_final(words: str) -> bool:
 
 
 def _detail(words: str) -> str:
-    return str(json.loads(words).get("detail", words))
+    return writable(str(json.loads(words).get("detail", words)))
 
 
 def _log(pod: PodView, cluster: Cluster) -> str:

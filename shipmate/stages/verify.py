@@ -43,8 +43,9 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
         context.progress(fault)
         context.clock.sleep(POLL_SECONDS)
     quarantine: tuple[str, ...] = ()
-    if release.trigger == "rollback" and release.undoes is not None:  # by itself: what failed said who is guilty
-        quarantine = guilty(state.release(release.undoes).pair, release.pair)
+    undone = state.release(release.undoes) if release.undoes is not None else None
+    if undone is not None and undone.ended_because is None:  # a person judged it; what failed said who is guilty
+        quarantine = guilty(undone.pair, release.pair)
     return Live(**context.stamp(), release=release.number, replies=in_a_row, quarantine=quarantine)
 
 

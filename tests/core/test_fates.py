@@ -78,7 +78,8 @@ RELEASES = [
         (
             "rejected",
             "r-2 (app A2, model M1) was rejected (GateFailed), and users never met it: 1 is wrong",
-            "mend what the reason says, then publish again, or POST /api/targets/vision/releases",
+            "mend what the reason says, then publish a newer version, or POST /api/targets/vision/releases with "
+            '"release": "r-2"',
         ),
         id="rejected and not quarantined",
     ),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shipmate.core.refs import Digest, Pair
-from tests.sim.model import Entries, apps, is_barred, live, models, plan_of, quarantine, release_of
+from tests.sim.model import Entries, apps, is_barred, live, models, plan_of, quarantine, release_of, verified
 
 
 def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: Digest | None = None) -> list[Pair]:
@@ -39,7 +39,19 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
         newest = Pair(app.digest, model.digest)
         if newest.key not in barred or pair is None:
             return [] if newest.key in barred else [newest]
-        partners = [Pair(app.digest, pair.model), Pair(pair.app, model.digest)]
+        had_their_turn = {
+            half
+            for number in verified(entries)
+            for half in (plan_of(entries, number).pair.app, plan_of(entries, number).pair.model)
+        } - {pair.app, pair.model}
+        partners = [
+            each
+            for half, each in (
+                (app.digest, Pair(app.digest, pair.model)),
+                (model.digest, Pair(pair.app, model.digest)),
+            )
+            if half not in had_their_turn
+        ]
     else:
         older_models = _from(known_models, models(entries), pair.model if pair else None)
         older_apps = _from(known_apps, apps(entries), pair.app if pair else None)

@@ -1,0 +1,239 @@
+"""What people ask for by hand, in unusual orders: it happens as they were told, and nothing undoes it behind them."""
+
+
+import msgspec
+import pytest
+
+from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.core.ledger import Phase
+from shipmate.errors import Conflict, Retryable
+from tests.test_pipeline import clean_up
+from tests.world import World, released
+
+
+def shipped(world: World) -> list[str]:
+    """Return each release with its versions and its phase."""
+    return [f"{each.name} {each.app_version}+{each.model_version} {each.phase}" for each in world.state.releases]
+
+
+def users_meet(world: World) -> tuple[str, str]:
+    """Return the versions of the app and the model that answer."""
+    seen = world.version("")
+    return seen.app_version, seen.model_version
+
+
+def rolled_back(world: World, *, reason: str) -> None:
+    """Roll back to the last good release, and resume."""
+    world.commands().rollback("vision", f"rollback-{world.state.length}", "bo", RollbackBody(reason=reason))
+    world.run()
+    world.commands().resume("vision", f"resume-{world.state.length}", "bo", ResumeBody(reason="seen"))
+    world.run()
+
+
+# -- rollbacks -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_rollback_that_is_asked_for_again_goes_where_it_should_have_gone() -> None:
+    world = released("1.1")
+    world.cluster.missing_images = {f"{world.registry.name}/vision@{world.state.release(1).image}"}
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="daisies come back wrong"))
+    world.run()
+    assert shipped(world)[-1] == "r-3 2.3.0+1.0 failed"
+    world.cluster.missing_images = set()
+    answer = world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="daisies come back wrong"))
+    assert answer.message == (
+        "rolls back to the pair of r-1 (app 2.3.0, model 1.0) and undoes r-2 (app 2.3.0, model 1.1) without a build, "
+        "and holds the target there"
+    )
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_a_rollback_of_what_was_live_during_another_rollout_asks_where_to() -> None:
+    world = released("1.1")
+    world.tell(world.publish_model("1.2"))
+    world.run_until_phase(Phase.INTENDED)
+    body = RollbackBody(reason="1.1 is wrong", if_live="r-2")
+    with pytest.raises(Conflict, match='r-3 is rolling out over r-2: say with "to" which release to go back to'):
+        world.commands().rollback("vision", "key", "bo", body)
+    world.commands().rollback("vision", "key", "bo", msgspec.structs.replace(body, to="r-1"))
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_a_rollback_under_a_hold_says_whose_hold_stays() -> None:
+    world = released("1.1")
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))
+    answer = world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong"))
+    assert answer.message.endswith(
+        "without a build, and sets no hold of its own: a hold by ana is in force (demo) until somebody resumes"
+    )
+
+
+def test_what_a_person_rolled_back_is_quarantined_also_where_another_rollback_brought_users_home() -> None:
+    world = released()
+    world.ship(world.push_app("2.4.0"))
+    world.tell(world.push_app("2.5.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    clean_up(world, 1)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="2.5.0 leaks photos"))
+    world.registry.name = "moved.example"  # which a release image names as its base: r-2's cannot be built alike
+    world.run()
+    assert [each.trigger for each in world.state.releases[-2:]] == ["rollback", "automatic_rollback"]
+    world.commands().resume("vision", "key-2", "cy", ResumeBody(reason="seen"))
+    world.ship(world.publish_model("1.1"))
+    assert users_meet(world) == ("2.4.0", "1.1")
+
+
+def test_an_image_that_is_lost_for_good_before_users_met_it_needs_no_rollback_and_no_hold() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    clean_up(world)
+    world.registry.name = "moved.example"
+    world.run()
+    assert shipped(world) == ["r-1 2.3.0+1.0 live", "r-2 2.3.0+1.1 rejected"]
+    assert (world.state.release(2).ended_because, world.state.hold) == ("ImageGone", None)
+
+
+# -- releases by hand ----------------------------------------------------------------------------------------------
+
+
+def test_a_half_is_released_by_hand_with_the_newest_that_may_ship() -> None:
+    world = released("1.1")
+    world.ship(world.push_app("2.4.0"))
+    rolled_back(world, reason="2.4.0 leaks photos")
+    body = ReleaseBody(reason="1.0 was better", model=world.state.models[0].digest)
+    world.commands().release("vision", "key", "ana", body)
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_an_override_says_what_it_lifts() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", says="honeycomb"))
+    body = ReleaseBody(reason="it is a honeycomb", release="r-2", override=True)
+    answer = world.commands().release("vision", "key", "ana", body)
+    assert answer.message == "releases app 2.3.0 with model 1.1, and lifts the quarantine of model 1.1"
+
+
+def test_blame_does_not_undo_a_release_by_hand() -> None:
+    world = released()
+    world.clock.sleep(60)
+    world.ship(world.push_app("2.3.5"))
+    answers = world._pod_answers
+
+    def disagreeing(asked: object) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = answers(asked)  # type: ignore[arg-type]
+        bad = (headers["x-app-version"], headers["x-model-version"]) == ("2.4.0", "1.1")
+        return (500, headers, b"they do not agree") if bad else (status, headers, body)
+
+    world.cluster.answering = disagreeing  # type: ignore[assignment]
+    world.ship(world.push_app("2.4.0"), world.publish_model("1.1"))
+    assert users_meet(world) == ("2.4.0", "1.0")
+    body = ReleaseBody(reason="2.4.0 is worse, and 2.3.5 too", release="r-1")
+    answer = world.commands().release("vision", "key", "ana", body)
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; then comes app 2.3.0 with model 1.1, which was published before: set a "
+        "hold to keep it back"
+    )
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.1"), "2.4.0 was live, and somebody released another in its place"
+
+
+def test_a_release_by_hand_during_a_rollout_says_what_goes_first() -> None:
+    world = released("1.1")
+    world.tell(world.publish_model("1.2"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    body = ReleaseBody(reason="1.1 and 1.2 are worse", release="r-1")
+    answer = world.commands().release("vision", "key", "ana", body)
+    assert answer.message == "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first"
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_a_release_by_hand_during_a_rollback_says_that_it_is_held() -> None:
+    world = released("1.1")
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
+    world.run_until_phase(Phase.INTENDED)
+    answer = world.commands().release("vision", "key-2", "ana", ReleaseBody(reason="urgent", release="r-1"))
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; r-3 rolls back first, and its hold keeps this until somebody resumes"
+    )
+
+
+def test_a_release_by_hand_says_that_what_is_not_read_yet_may_follow() -> None:
+    world = released("1.1")
+    world.clock.sleep(60)
+    get_blob, asked = world.registry.get_blob, list[object]()
+
+    def away(*args: object) -> bytes:
+        asked.append(args)
+        if len(asked) < 7:
+            raise Retryable("the registry is away")
+        return get_blob(*args)  # type: ignore[arg-type]
+
+    world.registry.get_blob = away  # type: ignore[method-assign] # for the time being
+    world.tell(world.push_app("2.4.0"))
+    world.pipeline().advance("vision")
+    answer = world.commands().release("vision", "key", "ana", ReleaseBody(reason="1.1 is worse", release="r-1"))
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; what was published and is not read yet may follow: set a hold to keep it "
+        "back"
+    )
+
+
+# -- holds ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_resume_says_whose_hold_it_lifts() -> None:
+    world = released("1.1")
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
+    world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
+    answer = world.commands().resume("vision", "key-3", "ana", ResumeBody(reason="audited", dry_run=True))
+    assert answer.message.startswith("would be taken: lifts a hold by bo (incident); ")
+
+
+def test_a_hold_says_what_is_in_the_cluster_already() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    answer = world.commands().hold("vision", "key", "ana", HoldBody(reason="stop"))
+    assert answer.message == ("nothing new ships until somebody resumes; r-2 is in the cluster already, and goes on")
+
+
+def test_a_resume_does_not_promise_what_had_its_turn() -> None:
+    world = released("1.1")
+    world.commands().release("vision", "key-1", "ana", ReleaseBody(reason="1.1 is worse", release="r-1"))
+    world.run()
+    world.commands().hold("vision", "key-2", "ana", HoldBody(reason="demo"))
+    world.registry.get_blob = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
+    world.tell(world.push_app("2.4.0"))
+    world.pipeline().advance("vision")
+    seen = world.commands().views.before_resume("vision")
+    assert seen.ships is None
+    assert seen.message.startswith("nothing is ready to ship: ")
+
+
+# -- what the gate knows -------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_fits_the_live_app_ships_although_newer_halves_of_another_contract_had_their_turn() -> None:
+    world = released()
+    world.clock.sleep(60)
+    world.ship(world.push_app("3.0.0", contract="2"), world.publish_model("2.0", contract="2"))
+    world.commands().release("vision", "key", "ana", ReleaseBody(reason="back to contract 1", release="r-1"))
+    world.run()
+    world.ship(world.publish_model("1.1"))
+    assert users_meet(world) == ("2.3.0", "1.1")
+
+
+def test_a_label_that_is_half_a_character_is_an_answer_like_others() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", says="half \ud83d"))
+    assert shipped(world)[-1] == "r-2 2.3.0+1.1 rejected"
+    report = world.commands().views.history("vision", "r-2").report
+    assert report is not None
+    assert report.rows[0].candidate[0][0] == "half ?"
+    world.ship(world.publish_model("1.2"))
+    assert users_meet(world) == ("2.3.0", "1.2")
