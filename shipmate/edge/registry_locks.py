@@ -4,6 +4,10 @@ Its clean-up (retention of untagged manifests, `acr purge`) and people delete im
 keeps the live one and those that one may go back to. The lock is an attribute of the manifest under `/acr/v1/`, which
 no other registry has: there `shipmate.wiring` gives the pipeline none of this.
 
+Deletion alone is locked, which is what keeps an image ("Lock a container image" and "Set a retention policy for
+untagged manifests" of Azure Container Registry's documentation). Where writing is locked too, as by earlier versions of
+Shipmate, the registry refuses to tag even the same image anew.
+
 The client is made for each use, and its package loaded then: release images are locked a few times a day, a function's
 cold start should not pay for it, and azure-containerregistry 1.2.0 does not renew a refresh token that it keeps.
 """
@@ -27,7 +31,10 @@ class AzureImageLocks:
         self._credential = credential
 
     def lock(self, repository: str, keep: Collection[Digest], let_go: Collection[Digest]) -> None:
-        """Lock those images to keep that are there, and unlock those to let go. Raises NotAllowed, Retryable."""
+        """Lock those images to keep that are there, and unlock those to let go. Raises NotAllowed, Retryable.
+
+        Writing is made possible again on both, but for an image to let go that somebody else locked against that alone.
+        """
         from azure.containerregistry import ContainerRegistryClient  # noqa: PLC0415 - see above
 
         credential = self._credential or DefaultAzureCredential()
@@ -37,10 +44,13 @@ class AzureImageLocks:
             with ContainerRegistryClient(self._url, credential, retry_total=2) as client:
                 for image in client.list_manifest_properties(repository):
                     wanted = free.get(Digest(image.digest))
-                    if wanted is not None and not (image.can_delete is image.can_write is wanted):
+                    if wanted is None:
+                        continue
+                    is_done = image.can_delete if wanted else (image.can_write and not image.can_delete)
+                    if not is_done:
                         with suppress(ResourceNotFoundError):  # deleted meanwhile: a build finds out when it matters
                             client.update_manifest_properties(
-                                repository, image.digest, can_delete=wanted, can_write=wanted
+                                repository, image.digest, can_delete=wanted, can_write=True
                             )
         except ResourceNotFoundError:  # no such repository
             return

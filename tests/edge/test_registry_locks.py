@@ -20,7 +20,9 @@ from tests.fakes.certificates import self_signed
 from tests.fakes.http_servers import Answer, Seen, answering
 
 LIVE, BEFORE, OLD, OTHER, GONE = (Digest(f"sha256:{letter * 64}") for letter in "abcde")
-FREE, LOCKED = {"deleteEnabled": True, "writeEnabled": True}, {"deleteEnabled": False, "writeEnabled": False}
+FREE, LOCKED = {"deleteEnabled": True, "writeEnabled": True}, {"deleteEnabled": False, "writeEnabled": True}
+LOCKED_WHOLE = {"deleteEnabled": False, "writeEnabled": False}
+"""What earlier versions left behind."""
 
 
 class Me:
@@ -62,8 +64,8 @@ class Azure:
         digest = unquote(digest.removeprefix("/"))
         if digest in self.vanishing:
             return _json({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "gone"}]}, 404)
-        self.manifests[digest] = json.loads(seen.body)
-        self.changed.append((digest, self.manifests[digest]))
+        self.manifests[digest] |= json.loads(seen.body)
+        self.changed.append((digest, dict(self.manifests[digest])))
         return _json({"registry": "here", "imageName": repository, "manifest": _described(digest, FREE)})
 
     def _page(self, query: dict[str, list[str]]) -> Answer:
@@ -123,10 +125,25 @@ def test_the_live_image_is_locked_an_old_one_is_let_go_and_others_are_left_alone
     assert len(azure.changed) == 2, "a repeat finds it done"
 
 
-def test_an_image_that_is_half_locked_is_locked_whole(azure: Azure) -> None:
-    azure.manifests = {LIVE: {"deleteEnabled": False, "writeEnabled": True}}
-    AzureImageLocks(azure.url, Me()).lock("vision", {LIVE}, ())
-    assert azure.manifests == {LIVE: LOCKED}
+@pytest.mark.parametrize("was", [LOCKED_WHOLE, {"deleteEnabled": True, "writeEnabled": False}])
+def test_an_image_to_keep_that_cannot_be_written_can_be_again(azure: Azure, was: dict[str, bool]) -> None:
+    azure.manifests = {LIVE: dict(was)}
+    locks = AzureImageLocks(azure.url, Me())
+    for _ in range(2):
+        locks.lock("vision", {LIVE}, ())
+        assert azure.changed == [(LIVE, LOCKED)]
+
+
+def test_an_image_that_was_locked_whole_is_let_go_whole(azure: Azure) -> None:
+    azure.manifests = {OLD: dict(LOCKED_WHOLE)}
+    AzureImageLocks(azure.url, Me()).lock("vision", (), {OLD})
+    assert azure.changed == [(OLD, FREE)]
+
+
+def test_an_old_image_that_somebody_locked_against_writing_alone_is_left_alone(azure: Azure) -> None:
+    azure.manifests = {OLD: {"deleteEnabled": True, "writeEnabled": False}}
+    AzureImageLocks(azure.url, Me()).lock("vision", (), {OLD})
+    assert azure.changed == []
 
 
 def test_an_image_that_was_deleted_meanwhile_keeps_no_other_from_its_lock(azure: Azure) -> None:
