@@ -28,6 +28,18 @@ _SHORTEST_LIFE = 60.0
 AZURE_REGISTRIES = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
 """What the login servers of Azure Container Registry end with, in each of Azure's clouds."""
 
+AZURE_ROLES = (
+    "in Azure, Shipmate's identity needs Container Registry Repository Writer on the registry, and AcrPush too "
+    'unless the registry\'s mode is "RBAC Registry + ABAC Repository Permissions"'
+)
+"""What to do about a refusal, whichever role assignment permissions mode a registry is in.
+
+In "RBAC Registry Permissions" AcrPush pushes and pulls, and the other role locks images; in "RBAC Registry + ABAC
+Repository Permissions" AcrPush is not honoured and the other does all ("Azure attribute-based access control repository
+permissions" of its documentation). A missing role is refused with 401 "authentication required"
+(https://aka.ms/acr/authorization).
+"""
+
 
 class Anonymous(msgspec.Struct, frozen=True, tag=True):
     """No credentials: for registries that ask for none, or hand out tokens to everybody."""
@@ -145,8 +157,13 @@ class Authorizer:
                 del self._tokens[scopes]
         header = self._answer(challenge, scopes, asked)
         if header == sent:
-            raise NotAllowed(f"{self._base.host} refused the credentials: {_said(response)}")
+            raise NotAllowed(f"{self._base.host} refused the credentials: {_said(response)}{self._advice}")
         return header
+
+    @property
+    def _advice(self) -> str:
+        """What to do about a refusal, at the end of its message."""
+        return "" if isinstance(self._credentials, Anonymous | Password) else f"; {AZURE_ROLES}"
 
     def _pick(self, response: httpx.Response) -> Challenge:
         challenges = {challenge.scheme: challenge for challenge in parse_challenges(_challenge_of(response))}
@@ -240,7 +257,7 @@ class Authorizer:
             )
         if response.status_code != 200:
             kind = _Refused if response.status_code == 401 else NotAllowed
-            raise kind(f"{host} hands out no token to Shipmate's identity: {_said(response)}")
+            raise kind(f"{host} hands out no token to Shipmate's identity: {_said(response)}{self._advice}")
         try:
             return msgspec.json.decode(response.content, type=_Reply)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

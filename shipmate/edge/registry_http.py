@@ -4,6 +4,7 @@ Used by `shipmate.edge.registry`, which knows the distribution API; this knows o
 credentials to another place than the registry's own origin.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import msgspec
 from azure.core.credentials import TokenCredential
 
 from shipmate.edge.registry_auth import (
+    AZURE_ROLES,
     Anonymous,
     Authorizer,
     Password,
@@ -48,6 +50,11 @@ class Reply:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return frozenset()
 
+    @property
+    def said(self) -> str:
+        """The status and how the body begins, for a message."""
+        return f"{self.status} {self.content[:300].decode(errors='replace').strip()}".strip()
+
 
 class _Error(msgspec.Struct):
     code: str = ""
@@ -63,6 +70,10 @@ class Interrupted(Exception):
     def __init__(self, message: str, after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.after_seconds = after_seconds
+
+
+class BrokeOff(Interrupted):
+    """The connection broke before there was an answer."""
 
 
 class RegistryHttp:
@@ -143,14 +154,15 @@ class RegistryHttp:
     ) -> Reply:
         """Send a request, whose body may be streamed, and return the answer: whatever its status, but not 429 or 5xx.
 
-        Raises Interrupted when the same may succeed later; what `body` raises, goes through.
+        Raises Interrupted when the same may succeed later, BrokeOff if there was no answer; what `body` raises, goes
+        through.
         """
         try:
             with self._authorized(method, url, scopes, headers, body) as response:
                 self._not_now(response)
                 return _read(response)
         except httpx.TransportError as error:
-            raise Interrupted(f"the connection to {self.name} broke: {error!r}") from error
+            raise BrokeOff(f"the connection to {self.name} broke: {error!r}") from error
 
     @contextmanager
     def stream(self, url: str, scopes: frozenset[str], headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -182,7 +194,7 @@ class RegistryHttp:
     def _not_now(self, response: httpx.Response) -> None:
         if response.status_code == 429 or response.status_code >= 500:
             reply = _read(response)
-            raise Interrupted(f"{self.name} answered {_said(reply)}", retry_after_seconds(reply.headers))
+            raise Interrupted(f"{self.name} answered {reply.said}", retry_after_seconds(reply.headers))
 
     def _elsewhere(self, response: httpx.Response) -> httpx.URL:
         """Return where a blob is to be had instead; the address is its own permission, credentials stay here."""
@@ -214,15 +226,19 @@ class RegistryHttp:
     def translated(self, reply: Reply, method: str) -> ShipmateError:
         """Return the error that an answer means."""
         what = f"{method} {reply.url.path}"
-        said = _said(reply)
+        said = reply.said
         if reply.status == 404:
             return NotFound(f"{self.name} has no {reply.url.path.removeprefix('/v2/')}: {said}")
         if reply.status == 401:
-            return NotAllowed(f"{self.name} does not accept Shipmate's credentials for {what}: {said}")
+            return NotAllowed(f"{self.name} does not accept Shipmate's credentials for {what}: {said}; {AZURE_ROLES}")
         if reply.status == 403:
+            return NotAllowed(f"{self.name} refused {what}: {said}; {AZURE_ROLES}")
+        if method != "GET" and "REGISTRY_DISALLOWED_OPERATION" in reply.codes:  # 405, by Azure's registry alone
+            repository = re.sub("/(manifests|blobs)/.*", "", reply.url.path.removeprefix("/v2/"))
             return NotAllowed(
-                f"{self.name} refused {what}: {said}; give Shipmate's identity AcrPull on the app repository and "
-                "AcrPush on the release repository (in ABAC mode: Container Registry Repository Reader and Writer)"
+                f"{self.name} refused {what}: {said}; the image, its tag or the repository is locked: unlock it by "
+                f"`az acr repository update --name {self.base.host.partition('.')[0]} --image {repository}@<digest> "
+                f"--write-enabled true`, or with --image {repository}:<tag>, or --repository {repository}"
             )
         return Retryable(f"{self.name} answered {what} with {said}")
 
@@ -255,7 +271,3 @@ def _read(response: httpx.Response) -> Reply:
         if len(content) > ANSWER_LIMIT:
             raise Rejected("BlobTooLarge", f"{response.url.path} has more than {ANSWER_LIMIT} bytes; that is too large")
     return Reply(response.status_code, response.headers, bytes(content), response.url)
-
-
-def _said(reply: Reply) -> str:
-    return f"{reply.status} {reply.content[:300].decode(errors='replace').strip()}".strip()

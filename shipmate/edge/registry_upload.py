@@ -2,7 +2,8 @@
 
 Used by `shipmate.edge.registry`. POST begins a session, a few large PATCHes send the bytes while they are read, PUT
 names the digest and makes them a blob. When a connection breaks, the session is asked how far it came and sending goes
-on there; when the session itself is lost, another is begun. Whatever else happens, the session is cancelled and the
+on there; when the session itself is lost, another is begun: in Azure's registry the next PATCH may be the first to say
+so (404 BLOB_UPLOAD_INVALID; azure-sdk-for-python#29738). Whatever else happens, the session is cancelled and the
 repository holds nothing new.
 
 Every request of a session goes to the address that the last answer gave: distribution keeps the offset in it, and
@@ -11,16 +12,24 @@ refuses one that is out of date.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NoReturn
 
 import httpx
 
 from shipmate.core.refs import Digest
-from shipmate.edge.registry_http import Interrupted, RegistryHttp, Reply, pause
-from shipmate.errors import Retryable, ShipmateError
+from shipmate.edge.registry_http import BrokeOff, Interrupted, RegistryHttp, Reply, pause
+from shipmate.errors import NotAllowed, Retryable, ShipmateError
 from shipmate.ports import Readable
 
-PATCH_SIZE = 1 << 30
-"""Bytes in one PATCH: few of them, since registries count writes, and not all lost when the last one breaks."""
+PATCH_SIZES = (1 << 30, 16 << 20, 4 << 20)
+"""Bytes in one PATCH: few of them, since registries count writes, and not all lost when the last one breaks.
+
+An upload begins with the first size and takes a smaller one where the registry, or what stands before it, refuses that
+or breaks off. Azure's answered 413 to 20 MB in one PUT (goharbor/harbor#23015) and closed connections on large chunks
+(azure-sdk-for-net#32059); its own clients send 4 MiB (azure-containerregistry, `DEFAULT_CHUNK_SIZE`).
+"""
+MOST_BREAKS = 2
+"""PATCHes that break off without progress, before they become smaller."""
 PIECE_SIZE = 256 << 10
 """Bytes handed to the socket at once."""
 MOST_INTERRUPTIONS = 6
@@ -51,6 +60,9 @@ class Upload:
         self._offset = 0
         self._of_0_0 = 0  # bytes that a session has whose range is 0-0: that is said of one byte, and of none
         self._asked = False  # whether location and offset are what the registry said last
+        self._patch_size = PATCH_SIZES[0]
+        self._breaks = 0  # PATCHes of this size that broke off, none of them further on than the one before
+        self._broke_at = -1  # where the last one began
         if begun is not None:
             self._moved(begun)
 
@@ -68,6 +80,7 @@ class Upload:
 
     def _send_all(self) -> None:
         interruptions = reached = 0
+        size = self._patch_size
         while True:
             try:
                 if interruptions and self._is_stored():
@@ -77,8 +90,9 @@ class Upload:
                     self._patch()
                 self._complete()
             except Interrupted as error:
-                interruptions = 1 if self._offset > reached else interruptions + 1
-                reached = max(reached, self._offset)
+                gets_on = self._offset > reached or self._patch_size < size
+                interruptions = 1 if gets_on else interruptions + 1
+                reached, size = max(reached, self._offset), self._patch_size
                 wait = error.after_seconds or 0.0
                 if interruptions > MOST_INTERRUPTIONS or wait > LONGEST_WAIT_SECONDS:
                     raise Retryable(f"an upload broke off: {error}", after_seconds=error.after_seconds) from error
@@ -116,25 +130,56 @@ class Upload:
         self._asked = True
 
     def _patch(self) -> None:
-        size = min(PATCH_SIZE, self._content.size - self._offset)
+        size = min(self._patch_size, self._content.size - self._offset)
         start, end = self._offset, self._offset + size
-        reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
+        try:
+            reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
+        except BrokeOff:
+            self._breaks = self._breaks + 1 if start <= self._broke_at else 1
+            self._broke_at = start
+            if self._breaks >= MOST_BREAKS:
+                self._shrink(size)
+            raise
+        if reply.status == 413:
+            self._refused(reply, size)
         if reply.status == 416 and start in (0, 1):
             self._of_0_0 = 1 - start
-        if reply.status in (404, 416):  # the session is lost, or has another offset than its last answer said
-            raise Interrupted(f"{self._http.name} cannot take bytes from {start}: {reply.status}")
+        if reply.status in (404, 416):  # 416: the session has another offset than its last answer said
+            raise self._lost(reply, f"cannot take bytes from {start}")
         if reply.status != 202:
             raise self._http.translated(reply, "PATCH")
         self._of_0_0 = min(end, 1)
         self._offset = end
         self._moved(reply)
 
+    def _refused(self, reply: Reply, size: int) -> NoReturn:
+        """Go on with less in a PATCH than what was refused as too large; raise NotAllowed if there is no less."""
+        if self._shrink(size):
+            raise Interrupted(f"{self._http.name} refused {size} bytes at once: {reply.said}")
+        raise NotAllowed(
+            f"{self._http.name} refused {size} bytes of a layer at once: {reply.said}; let what stands before the "
+            f"registry pass bodies of {PATCH_SIZES[-1]} bytes (nginx: client_max_body_size), or go round it"
+        )
+
+    def _shrink(self, size: int) -> bool:
+        """Make the following PATCHes smaller than this; return whether there is a smaller size."""
+        smaller = [other for other in PATCH_SIZES if other < size]
+        if smaller:
+            self._patch_size, self._breaks = smaller[0], 0
+        return bool(smaller)
+
+    def _lost(self, reply: Reply, what: str) -> Interrupted:
+        """Return the interruption by a 404 or 416; after a 404 there is no session that could be asked."""
+        if reply.status == 404:
+            self._location = None
+        return Interrupted(f"{self._http.name} {what}: {reply.said}")
+
     def _complete(self) -> None:
         """Make what was sent a blob; the registry refuses if it received other bytes than were hashed."""
         url = self._at().copy_merge_params({"digest": self._content.digest})
         reply = self._request("PUT", url, 0, lambda: iter(()))
         if reply.status in (404, 416):
-            raise Interrupted(f"{self._http.name} cannot complete an upload: {reply.status}")
+            raise self._lost(reply, "cannot complete an upload")
         if "DIGEST_INVALID" in reply.codes:
             raise Retryable(f"{self._http.name} received other bytes than {self._content.digest}; they are sent again")
         if reply.status != 201:

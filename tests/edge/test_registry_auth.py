@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import threading
 import time
@@ -25,7 +26,7 @@ from localcloud import registry as registries
 from shipmate.core.image import OCI_MANIFEST, Descriptor
 from shipmate.core.refs import digest_of
 from shipmate.edge.registry import Registry
-from shipmate.edge.registry_auth import Anonymous, Challenge, Password, parse_challenges
+from shipmate.edge.registry_auth import AZURE_ROLES, Anonymous, Challenge, Password, parse_challenges
 from shipmate.errors import NotAllowed, Retryable
 from shipmate.ports import Copied
 from shipmate.stages.graft import InMemory
@@ -341,6 +342,27 @@ def test_a_refresh_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> N
     ]
 
 
+@pytest.mark.parametrize("new_token", [True, False], ids=["with a new token", "with the same token"])
+def test_a_missing_role_that_azure_calls_missing_credentials_is_told(azure: AzureRegistry, new_token: bool) -> None:
+    def answer(seen: Seen) -> Answer:
+        if seen.path.startswith("/oauth2/"):
+            if not new_token:
+                azure.tokens = 0
+            return azure.answer(seen)
+        challenge = f'Bearer realm="{azure.url}/oauth2/token",service="name.azurecr.io",scope="repository:a:pull"'
+        return Answer(401, b"unauthorized: authentication required", {"WWW-Authenticate": challenge})
+
+    with answering(answer) as (url, _), closing(Registry(url, EntraCredential())) as client:
+        azure.url = url
+        for _ in range(2):  # the second request begins with the token of the first
+            with pytest.raises(
+                NotAllowed, match=r"401 unauthorized: authentication required; in Azure, Shipmate's"
+            ) as e:
+                client.get_manifest("a", "main")
+    assert str(e.value).endswith(f"; {AZURE_ROLES}")
+    assert ("refused the credentials" in str(e.value)) is not new_token
+
+
 def test_a_refresh_token_that_never_serves_is_not_kept(azure: AzureRegistry) -> None:
     azure.changes = {"token": Answer(401, b"not you")}
     credential = EntraCredential()
@@ -403,7 +425,7 @@ def test_a_token_that_was_revoked_is_replaced(azure: AzureRegistry) -> None:
             {"exchange": Answer(401, b"unknown tenant")},
             EntraCredential(),
             NotAllowed,
-            "hands out no token to Shipmate's identity: 401 unknown tenant",
+            re.escape(f"hands out no token to Shipmate's identity: 401 unknown tenant; {AZURE_ROLES}"),
             id="the registry does not know the identity",
         ),
         pytest.param(

@@ -89,7 +89,7 @@ def test_an_upload_is_a_post_a_patch_and_a_put(failing_registry: Failing, regist
 def test_large_layers_go_in_few_large_patches(
     failing_registry: Failing, registry: Cloud, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_upload, "PATCH_SIZE", 3 * MIB + 1)
+    monkeypatch.setattr(registry_upload, "PATCH_SIZES", (3 * MIB + 1,))
     client, requests = failing_registry()
     digest = client.upload(repository, layer())
     assert [request.method for request in requests] == ["POST", "PATCH", "PATCH", "PATCH", "PUT"]
@@ -133,6 +133,111 @@ def test_a_lost_session_is_begun_again(failing_registry: Failing, registry: Clou
     digest = client.upload(repository, layer())
     assert [request.method for request in requests] == ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]
     assert_stored(registry, repository, digest)
+
+
+LOST = Answer(404, b'{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}')
+
+
+def test_a_session_that_is_lost_although_it_answers_is_begun_again(
+    failing_registry: Failing, registry: Cloud, repository: str
+) -> None:
+    client, requests = failing_registry(Fault("PATCH", drop_after=2 * MIB), Fault("PATCH", answer=LOST))
+    digest = client.upload(repository, layer())
+    methods = [request.method for request in requests]
+    assert methods == ["POST", "PATCH", "GET", "PATCH", "POST", "PATCH", "PUT"]
+    assert_stored(registry, repository, digest)
+
+
+def test_a_session_that_has_another_offset_is_asked_and_kept(
+    failing_registry: Failing, registry: Cloud, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "PATCH_SIZES", (5 * MIB,))
+    client, requests = failing_registry(Fault("PATCH", drop_answer=True), Fault("PATCH", answer=Answer(416)))
+    digest = client.upload(repository, layer())
+    methods = [request.method for request in requests if request.method != "HEAD"]
+    assert methods == ["POST", "PATCH", "GET", "PATCH", "GET", "PATCH", "PUT"]
+    assert_stored(registry, repository, digest)
+
+
+def test_sessions_that_are_lost_again_and_again_are_given_up(
+    failing_registry: Failing, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "pause", lambda *_, **__: None)
+    client, requests = failing_registry(Fault("PATCH", answer=LOST, times=99))
+    with pytest.raises(Retryable, match=r"broke off: \S+ cannot take bytes from 0: 404 .*BLOB_UPLOAD_INVALID"):
+        client.upload(repository, layer())
+    assert [request.method for request in requests] == ["POST", "PATCH"] * 7
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of a PATCH that are small enough for a test."""
+    smaller = [64 * MIB, 3 * MIB, MIB]
+    monkeypatch.setattr(registry_upload, "PATCH_SIZES", tuple(smaller))
+    return smaller
+
+
+def patches(requests: list[Seen]) -> list[int]:
+    """Return how many bytes the PATCHes announced."""
+    return [int(request.headers["Content-Length"]) for request in requests if request.method == "PATCH"]
+
+
+def test_what_is_too_large_for_one_request_is_sent_in_smaller_ones(
+    failing_registry: Failing, registry: Cloud, repository: str, sizes: list[int]
+) -> None:
+    client, requests = failing_registry(Fault("PATCH", answer=Answer(413, b"too large"), above=2 * MIB, times=99))
+    size = layer().size
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert list(dict.fromkeys(patches(requests))) == [size, *sizes[1:], size % MIB]
+    assert sent(requests) == size
+
+
+@pytest.mark.parametrize("content", [DATA, b"x"], ids=["large", "small"])
+def test_a_registry_that_refuses_the_smallest_piece_too_is_told(
+    failing_registry: Failing, registry: Cloud, repository: str, sizes: list[int], content: bytes
+) -> None:
+    client, requests = failing_registry(Fault("PATCH", answer=Answer(413, b"too large"), times=99))
+    words = (
+        rf"refused {min(len(content), MIB)} bytes of a layer at once: 413 too large; let what stands before the "
+        rf"registry pass bodies of {sizes[-1]} bytes \(nginx: client_max_body_size\), or go round it"
+    )
+    with pytest.raises(NotAllowed, match=words):
+        client.upload(repository, InMemory(content))
+    assert patches(requests)[-1] == min(len(content), MIB)
+    assert not sessions(registry, repository)
+
+
+def test_patches_that_break_off_twice_without_progress_get_smaller(
+    failing_registry: Failing, registry: Cloud, repository: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "pause", lambda *_, **__: None)
+    client, requests = failing_registry(Fault("PATCH", drop_after=0, above=2 * MIB, times=99))
+    size = layer().size
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert patches(requests) == [size, size, *[3 * MIB] * 2, *[MIB] * (size // MIB), size % MIB]
+    assert sizes[1:] == [3 * MIB, MIB]
+
+
+def test_patches_that_break_off_and_get_on_stay_large(
+    failing_registry: Failing, registry: Cloud, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "PATCH_SIZES", (3 * MIB, MIB))
+    client, requests = failing_registry(Fault("PATCH", drop_answer=True, times=2))
+    size = layer().size
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert patches(requests) == [3 * MIB, 3 * MIB, size - 6 * MIB]
+
+
+def test_patches_that_lose_their_session_when_they_break_off_get_smaller(
+    failing_registry: Failing, registry: Cloud, repository: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "pause", lambda *_, **__: None)
+    faults = [fault for _ in range(2) for fault in (Fault("PATCH", drop_after=0), Fault("PATCH", answer=LOST))]
+    client, requests = failing_registry(*faults)
+    size = layer().size
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert patches(requests) == [size, size, size, sizes[1], sizes[1], sizes[1], size - 2 * sizes[1]]
+    assert [request.method for request in requests].count("POST") == 3
 
 
 def test_a_registry_that_is_busy_is_waited_for(failing_registry: Failing, registry: Cloud, repository: str) -> None:
@@ -182,9 +287,19 @@ def test_a_last_request_that_never_arrived_is_sent_again(
 
 
 def test_a_last_request_that_names_a_lost_session(failing_registry: Failing, registry: Cloud, repository: str) -> None:
-    client, requests = failing_registry(Fault("PUT", answer=Answer(404)))
+    client, requests = failing_registry(Fault("PUT", answer=LOST))
     assert_stored(registry, repository, client.upload(repository, layer()))
-    assert sent(requests) == layer().size
+    assert [request.method for request in requests] == ["POST", "PATCH", "PUT", "HEAD", "POST", "PATCH", "PUT"]
+
+
+def test_a_last_request_whose_lost_answer_leaves_no_session(
+    failing_registry: Failing, registry: Cloud, repository: str
+) -> None:
+    client, requests = failing_registry(
+        Fault("PUT", drop_answer=True), Fault("HEAD", answer=Answer(404)), Fault("GET", "/uploads/", Answer(204))
+    )
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert sent(requests) == layer().size, "the second PUT's 404 has it look again"
 
 
 def test_a_registry_that_is_away_for_a_moment_is_waited_for(
@@ -199,7 +314,7 @@ def test_a_registry_that_is_away_for_a_moment_is_waited_for(
 
 @pytest.mark.parametrize(
     ("method", "status", "error"),
-    [("PATCH", 413, Retryable), ("PUT", 400, Retryable), ("PATCH", 403, NotAllowed), ("PUT", 403, NotAllowed)],
+    [("PATCH", 400, Retryable), ("PUT", 400, Retryable), ("PATCH", 403, NotAllowed), ("PUT", 403, NotAllowed)],
 )
 def test_a_refused_upload_is_cancelled(
     failing_registry: Failing, registry: Cloud, repository: str, method: str, status: int, error: type[Exception]
@@ -345,8 +460,33 @@ def test_a_registry_that_is_gone_is_retryable() -> None:
 
 def test_the_identity_may_not_be_allowed(failing_registry: Failing, repository: str) -> None:
     client, _ = failing_registry(Fault("GET", answer=Answer(403, b"denied")))
-    with pytest.raises(NotAllowed, match=r"refused GET /v2/\S+: 403 denied; give Shipmate's identity AcrPull"):
+    with pytest.raises(NotAllowed) as caught:
         client.get_manifest(repository, "main")
+    assert str(caught.value) == (
+        f"{client.name} refused GET /v2/{repository}/manifests/main: 403 denied; in Azure, Shipmate's identity needs "
+        "Container Registry Repository Writer on the registry, and AcrPush too unless the registry's mode is "
+        '"RBAC Registry + ABAC Repository Permissions"'
+    )
+
+
+def test_an_image_that_is_locked_is_told_with_the_way_to_unlock_it(failing_registry: Failing, repository: str) -> None:
+    body = b'{"errors":[{"code":"REGISTRY_DISALLOWED_OPERATION","message":"The operation is disallowed"}]}'
+    client, _ = failing_registry(Fault("PUT", "/manifests/", Answer(405, body)))
+    with pytest.raises(NotAllowed) as caught:
+        AppImage().push(client, repository, "main")
+    said, _, words = str(caught.value).partition("; ")
+    assert said == f"{client.name} refused PUT /v2/{repository}/manifests/main: 405 {body.decode()}"
+    assert words == (
+        "the image, its tag or the repository is locked: unlock it by `az acr repository update --name 127 "
+        f"--image {repository}@<digest> --write-enabled true`, or with --image {repository}:<tag>, or "
+        f"--repository {repository}"
+    )
+
+
+def test_another_405_is_no_lock(failing_registry: Failing, repository: str) -> None:
+    client, _ = failing_registry(Fault("PUT", "/manifests/", Answer(405, b"read only")))
+    with pytest.raises(Retryable, match=r"answered PUT \S+ with 405 read only"):
+        AppImage().push(client, repository, "main")
 
 
 def test_other_bytes_than_asked_for_are_not_taken(failing_registry: Failing, repository: str) -> None:

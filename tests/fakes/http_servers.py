@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -111,14 +111,16 @@ class Fault:
     method: str
     path: str = ""
     answer: Answer | None = None  # instead of passing the request on
-    drop_after: int | None = None  # so many bytes of the body are passed on, then both connections break
+    drop_after: int | None = None  # about so many bytes of the body are passed on, then both connections break
     drop_answer: bool = False  # the request is passed on, its answer is not
     without_query: bool = False  # passed on without the query
     changed: Mapping[str, str] = field(default_factory=dict)  # headers of the answer that are different
+    above: int = -1  # only requests with more bytes than this
     times: int = 1
 
     def concerns(self, seen: Seen) -> bool:
-        return self.times > 0 and seen.method == self.method and self.path in seen.path
+        is_large = int(seen.headers.get("Content-Length", "0")) > self.above
+        return self.times > 0 and seen.method == self.method and self.path in seen.path and is_large
 
 
 class Dropped(Exception):
@@ -139,8 +141,11 @@ def failing(host: str, faults: list[Fault]) -> Iterator[tuple[str, list[Seen]]]:
             fault = next((fault for fault in faults if fault.concerns(seen)), Fault(""))
             fault.times -= 1
             if fault.answer is not None:
-                self.close_connection = True  # the body is left unread
-                self.reply(fault.answer)
+                closing = {"Connection": "close"}  # the body is left unread
+                self.reply(replace(fault.answer, headers={**fault.answer.headers, **closing}))
+                return
+            if fault.drop_after == 0:
+                self.close_connection = True
                 return
             path = self.path.partition("?")[0] if fault.without_query else self.path
             upstream = http.client.HTTPConnection(host, timeout=30)
