@@ -153,7 +153,9 @@ class Commands:
             if barred:
                 words += f", and lifts the quarantine of {' and '.join(barred)}"
             words += _before(state)
-            if (then := pairs.follows(state, chosen)) is not None:
+            lifted = {chosen.app, chosen.model, chosen.key} if body.override else set()
+            free = msgspec.structs.replace(state, quarantine=state.quarantine.difference(lifted))
+            if (then := pairs.follows(free, chosen)) is not None:
                 following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
                 words += f"; then comes {following}, which was published before: set a hold to keep it back"
             if state.publications:
@@ -224,8 +226,7 @@ class Commands:
             nonlocal ships
             if state.hold is None:
                 raise Conflict(f"{name} is not held")
-            ships, after = self.views.after_resume(target, state)
-            message = f"lifts {state.hold.words} ({state.hold.reason}); {after}"
+            ships, message = self.views.after_resume(target, state.hold, state)
             entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
             return [entry], message
 
@@ -329,6 +330,8 @@ def _named(release: Release) -> str:
 def _before(state: State) -> str:
     """Return in words what is done before a release by hand has its turn."""
     active = state.active
+    if active is not None and plan.is_lasting(active) and active.is_rollback:
+        return f"; {active.name} was to roll back, and is in trouble: this goes first"
     if active is not None and active.is_rollback:
         return f"; {active.name} rolls back first, and its hold keeps this until somebody resumes"
     if active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
@@ -341,7 +344,7 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
     serving, active = state.serving, state.active
     if serving is None:
         raise Conflict("nothing is live yet: there is nothing to roll back")
-    if active is not None and active.is_rollback and active.retry_at is None:
+    if active is not None and active.is_rollback and not plan.is_lasting(active):
         raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
     undone = _undone(state, serving)
     is_as_left = undone is serving and seen.asks_for(serving.name, serving.image)

@@ -122,7 +122,7 @@ class Views:
         if state.hold is None:
             message = f"{name} is not held: {self._next(target, state)}"
             return ResumeView(target=name, hold=None, ships=None, message=message)
-        ships, message = self.after_resume(target, state)
+        ships, message = self.after_resume(target, state.hold, state)
         return ResumeView(target=name, hold=state.hold, ships=ships, message=message)
 
     def why(self, name: str, of: str) -> Explanation:
@@ -176,10 +176,11 @@ class Views:
             message = f"{release} is {planned.phase}" if planned is not None else f"{release} is over long since"
         return Answer(accepted=True, message=message, request=request, target=name, release=release)
 
-    def after_resume(self, target: Target, state: State) -> tuple[Shipment | None, str]:
-        """Return what ships once the hold is lifted, and that in words."""
-        below = state.hold.under if state.hold is not None else None
+    def after_resume(self, target: Target, hold: Hold, state: State) -> tuple[Shipment | None, str]:
+        """Return what ships once the hold in force is lifted, and that in words."""
+        below = hold.under
         ships, message = self._shipment(target, msgspec.structs.replace(state, hold=below))
+        message = f"lifts {hold.words} ({hold.reason}): {message}"
         return ships, message if below is None else f"{message}; {below.words} is in force again: {below.reason}"
 
     def _shipment(self, target: Target, after: State) -> tuple[Shipment | None, str]:

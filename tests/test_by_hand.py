@@ -1,14 +1,14 @@
 """What people ask for by hand, in unusual orders: it happens as they were told, and nothing undoes it behind them."""
 
-
 import msgspec
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Phase
+from shipmate.core.targets import GateThresholds
 from shipmate.errors import Conflict, Retryable
-from tests.test_pipeline import clean_up
-from tests.world import World, released
+from tests.test_pipeline import clean_up, failed_with_nothing_to_go_back_to, refusing
+from tests.world import TARGET, World, released
 
 
 def shipped(world: World) -> list[str]:
@@ -96,6 +96,74 @@ def test_an_image_that_is_lost_for_good_before_users_met_it_needs_no_rollback_an
     assert (world.state.release(2).ended_because, world.state.hold) == ("ImageGone", None)
 
 
+def test_a_rollback_to_a_rollback_forgives_what_the_gate_forgave() -> None:
+    world = World(msgspec.structs.replace(TARGET, gate=GateThresholds(max_wrong=1, max_newly_wrong=1)))
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0", says="honeycomb"))
+    world.ship(world.publish_model("1.1"))
+    rolled_back(world, reason="slow")
+    world.broken_doors.add("2.4.0")
+    world.ship(world.push_app("2.4.0"))
+    assert shipped(world)[-2:] == ["r-4 2.4.0+1.0 rolled_back", "r-5 2.3.0+1.0 live"]
+
+
+def failed_and_not_undone() -> World:
+    """Return a world where r-2 failed at the door, and the API server takes no patch back to r-1."""
+    world = released()
+    world.broken_doors.add("2.4.0")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    refusing(world, lambda patch: str(world.state.release(1).image) in patch)
+    world.run()
+    return world
+
+
+def test_a_rollback_in_lasting_trouble_gives_way_to_a_release_by_hand() -> None:
+    world = failed_and_not_undone()
+    world.ship(world.push_app("2.4.1"))
+    assert world.commands().views.status("vision").app_head == "2.4.1", "what is published is read all the same"
+    answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="the fix"))
+    assert (
+        answer.message == "releases app 2.4.1 with model 1.0; r-3 was to roll back, and is in trouble: this goes first"
+    )
+    world.run()
+    assert shipped(world)[-2:] == ["r-3 2.3.0+1.0 superseded", "r-4 2.4.1+1.0 live"]
+
+
+def test_what_a_rollback_gave_way_for_and_is_rejected_leaves_the_rollback_to_be_done() -> None:
+    world = failed_and_not_undone()
+    world.failing_models.add("1.1")
+    world.ship(world.publish_model("1.1"))
+    world.commands().release("vision", "key", "bo", ReleaseBody(reason="perhaps with 1.1"))
+    world.run()
+    assert [str(each.phase) for each in world.state.releases[2:]] == ["superseded", "rejected", "intended"]
+    assert world.state.releases[-1].trigger == "automatic_rollback"
+    said = world.commands().views.why("vision", "r-1").verdict
+    assert said.endswith("; users may meet r-2 all the same, which is not undone yet")
+
+
+def test_a_rollback_in_lasting_trouble_gives_way_to_another() -> None:
+    world = released()
+    world.ship(world.push_app("2.3.5"))
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    refusing(world, lambda patch: str(world.state.release(2).image) in patch)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="wrong"))
+    world.run_until_phase(Phase.INTENDED)
+    with pytest.raises(Conflict, match="r-4 is rolling back to r-2 already: wait until it is done"):
+        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
+    world.run()
+    world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_what_failed_and_cannot_be_undone_is_said_after_another_release_came_to_nothing() -> None:
+    world = failed_with_nothing_to_go_back_to()
+    world.ship(world.publish_model("1.1", says="honeycomb"))
+    assert shipped(world)[-1] == "r-4 2.3.0+1.1 rejected"
+    assert world.commands().views.status("vision").reason == "NothingToGoBackTo"
+
+
 # -- releases by hand ----------------------------------------------------------------------------------------------
 
 
@@ -115,6 +183,27 @@ def test_an_override_says_what_it_lifts() -> None:
     body = ReleaseBody(reason="it is a honeycomb", release="r-2", override=True)
     answer = world.commands().release("vision", "key", "ana", body)
     assert answer.message == "releases app 2.3.0 with model 1.1, and lifts the quarantine of model 1.1"
+
+
+def test_an_override_that_gave_way_before_its_turn_lifts_nothing() -> None:
+    world = released("1.1")
+    world.ship(world.push_app("2.4.0"))
+    rolled_back(world, reason="2.4.0 leaks photos")
+    override = ReleaseBody(reason="2.4.0 all the same", release="r-3", override=True)
+    world.commands().release("vision", "key-1", "ana", override)
+    world.commands().release("vision", "key-2", "bo", ReleaseBody(reason="no!", release="r-1"))
+    world.run()
+    world.ship(world.publish_model("1.3"))
+    assert users_meet(world) == ("2.3.0", "1.3")
+    said = world.commands().views.why("vision", "key-1").verdict
+    assert said.endswith("a later request took its place before its turn came")
+    answer = world.commands().release("vision", "key-3", "ana", override)
+    assert answer.message == (
+        "releases app 2.4.0 with model 1.1, and lifts the quarantine of app 2.4.0; "
+        "then comes app 2.4.0 with model 1.3, which was published before: set a hold to keep it back"
+    )
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.3")
 
 
 def test_blame_does_not_undo_a_release_by_hand() -> None:
@@ -191,7 +280,7 @@ def test_a_resume_says_whose_hold_it_lifts() -> None:
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
     world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
     answer = world.commands().resume("vision", "key-3", "ana", ResumeBody(reason="audited", dry_run=True))
-    assert answer.message.startswith("would be taken: lifts a hold by bo (incident); ")
+    assert answer.message.startswith("would be taken: lifts a hold by bo (incident): ")
 
 
 def test_a_hold_says_what_is_in_the_cluster_already() -> None:
@@ -212,7 +301,7 @@ def test_a_resume_does_not_promise_what_had_its_turn() -> None:
     world.pipeline().advance("vision")
     seen = world.commands().views.before_resume("vision")
     assert seen.ships is None
-    assert seen.message.startswith("nothing is ready to ship: ")
+    assert seen.message.startswith("lifts a hold by ana (demo): nothing is ready to ship: ")
 
 
 # -- what the gate knows -------------------------------------------------------------------------------------------
@@ -226,6 +315,19 @@ def test_a_model_that_fits_the_live_app_ships_although_newer_halves_of_another_c
     world.run()
     world.ship(world.publish_model("1.1"))
     assert users_meet(world) == ("2.3.0", "1.1")
+
+
+def test_the_live_model_uploaded_again_does_not_use_up_the_quiet_window_of_what_comes_later() -> None:
+    world = World(msgspec.structs.replace(TARGET, quiet_seconds=10.0, quiet_cap_seconds=60.0))
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0"))
+    world.ship(world.publish_model("1.0"))
+    world.clock.sleep(3600)
+    world.tell(world.push_app("2.4.0"))
+    assert world.pipeline().advance("vision") == "waits 10 s: quiet window"
+    world.clock.sleep(3)
+    world.tell(world.publish_model("1.1"))
+    world.run()
+    assert shipped(world) == ["r-1 2.3.0+1.0 retired", "r-2 2.4.0+1.1 live"]
 
 
 def test_a_label_that_is_half_a_character_is_an_answer_like_others() -> None:

@@ -125,7 +125,12 @@ def _cleared(book: Book, release: Release) -> Finding:
 
 
 def _live(book: Book, release: Release) -> Finding:
-    words = f"is live since {_at(release.moved_at)}: users are answered by it"
+    words, active = f"is live since {_at(release.moved_at)}", book.state.active
+    failed = active.undoes if active is not None and active.is_rollback else book.state.rollback_due
+    if failed not in (None, release.number):
+        words += f"; users may meet r-{failed} all the same, which is not undone yet"
+        return _told(book, release, "live", words, book.upcoming)
+    words += ": users are answered by it"
     return _told(book, release, "live", words, "nothing to do")
 
 
@@ -312,7 +317,7 @@ def _of_request(book: Book, key: str) -> Finding:
     waits = book.state.request if isinstance(asked, Requested) else book.state.rollback_request
     if waits is not None and key in (getattr(waits, "id", None), getattr(waits, "request", None)):
         return Finding(name, "on its way", f"{words}; no release was planned for it yet", book.upcoming, behind)
-    if isinstance(asked, Requested) and book.state.is_quarantined(asked.pair):
+    if isinstance(asked, Requested) and not asked.override and book.state.is_quarantined(asked.pair):
         words += "; before its turn came, the pair or a half of it was quarantined"
         todo = f'if it is meant: {book.command("releases")} with "override": true'
         return Finding(name, "quarantined", words, todo, behind)

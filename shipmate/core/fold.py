@@ -100,9 +100,8 @@ def _resolved(state: State, entry: Resolved) -> State:
     state = _published_anew(_without_publication(state, entry.event_id), half)
     if not _is_head(state, half):
         return state  # an older model that came late: the head stays where it is
-    return replace(
-        state, halves_changed_at=state.halves_changed_at or entry.at, halves_settled_at=entry.at, waiting=None
-    )
+    changed_at = None if _is_live_alone(state) else state.halves_changed_at or entry.at
+    return replace(state, halves_changed_at=changed_at, halves_settled_at=entry.at, waiting=None)
 
 
 def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
@@ -121,10 +120,20 @@ def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None)
     return tuple(older) + tuple(halves[-HALVES_KEPT:])
 
 
+def _is_live_alone(state: State) -> bool:
+    """Whether the newest halves that may ship are the live ones: then there is nothing new to wait for others of."""
+    live = state.serving.pair if state.serving is not None else None
+    heads = (_head(state.apps, state), _head(state.models, state))
+    return live is not None and [half.digest for half in heads if half is not None] == [live.app, live.model]
+
+
 def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
     """Whether a half is the newest of its kind that may ship."""
-    alike: tuple[AppHalf | ModelHalf, ...] = state.apps if isinstance(half, AppHalf) else state.models
-    return half == next((known for known in reversed(alike) if known.digest not in state.quarantine), None)
+    return half == _head(state.apps if isinstance(half, AppHalf) else state.models, state)
+
+
+def _head(alike: Sequence[AppHalf | ModelHalf], state: State) -> AppHalf | ModelHalf | None:
+    return next((known for known in reversed(alike) if known.digest not in state.quarantine), None)
 
 
 def _published(half: ModelHalf) -> tuple[datetime, str]:
@@ -162,12 +171,8 @@ def _expect_publication(state: State, event_id: str | None) -> None:
 
 
 def _requested(state: State, entry: Requested) -> State:
-    lifted = {entry.pair.app, entry.pair.model, entry.pair.key} if entry.override else set()
-    return replace(
-        _commanded(state, entry),
-        quarantine=state.quarantine.difference(lifted),
-        request=Request(entry.request, entry.author, entry.reason, entry.pair),
-    )
+    request = Request(entry.request, entry.author, entry.reason, entry.pair, entry.override)
+    return replace(_commanded(state, entry), request=request)
 
 
 def _rollback_requested(state: State, entry: RollbackRequested) -> State:
@@ -239,15 +244,20 @@ def _planned(state: State, entry: Planned) -> State:
         undoes=entry.undoes,
         blames=entry.blames,
         image=entry.image,
+        forgiven=state.release(entry.to).forgiven if entry.to is not None else (),
     )
-    releases = _trimmed((*state.releases, release), state, keep={entry.to, entry.undoes, entry.blames})
+    releases = _trimmed(
+        (*state.releases, release), state, keep={entry.to, entry.undoes, entry.blames, state.rollback_due}
+    )
     known = {release.number for release in releases}
     verified = tuple(number for number in state.verified if number in known)
-    state = replace(state, releases=releases, verified=verified, rollback_due=None)
+    due = state.rollback_due if entry.to is None else None  # what is to be undone is, until a rollback or a live one
+    state = replace(state, releases=releases, verified=verified, rollback_due=due)
     if entry.request is not None:
         state = replace(state, requests={**state.requests, entry.request: entry.release})
         if state.request is not None and state.request.id == entry.request:
-            state = replace(state, request=None)
+            lifted = {entry.pair.app, entry.pair.model, entry.pair.key} if state.request.override else set()
+            state = replace(state, request=None, quarantine=state.quarantine.difference(lifted))
         if state.rollback_request is not None and state.rollback_request.request == entry.request:
             state = replace(state, rollback_request=None)
     if entry.to is None and entry.blames is None:
@@ -361,7 +371,7 @@ def _live(state: State, entry: Live) -> State:
             hold = Hold(entry.id, release.author, release.reason, entry.at, under=state.hold)
             state = replace(state, hold=hold)
     verified = (*state.verified, entry.release)[-RELEASES_KEPT:]
-    return _quarantined(replace(state, live=entry.release, verified=verified), entry.quarantine)
+    return _quarantined(replace(state, live=entry.release, verified=verified, rollback_due=None), entry.quarantine)
 
 
 def _failed(state: State, entry: Failed) -> State:
@@ -411,7 +421,10 @@ def _errored(state: State, entry: Errored) -> State:
 
 
 def _superseded(state: State, entry: Superseded) -> State:
-    return _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
+    release = state.release(entry.release)
+    state = _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
+    # a rollback that gave way to a person's wish: what it should undo is to be undone, should that come to nothing
+    return replace(state, rollback_due=release.undoes) if release.is_rollback else state
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------
@@ -448,7 +461,8 @@ def _quarantined(state: State, what: tuple[str, ...]) -> State:
     if waiting is not None and not {waiting.app, waiting.model}.isdisjoint(what):
         waiting = None  # what waits for a partner never ships now
     state = replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
-    if state.request is not None and state.is_quarantined(state.request.pair):
+    asked = state.request
+    if asked is not None and not {asked.pair.app, asked.pair.model, asked.pair.key}.isdisjoint(what):
         state = replace(state, request=None)  # what was asked for turned out bad before its turn came
     return state
 

@@ -419,6 +419,7 @@ class Request(msgspec.Struct, frozen=True):
     author: str
     reason: str
     pair: Pair
+    override: bool = False  # once it is planned, what is quarantined of it no longer is
 
 
 class Publication(msgspec.Struct, frozen=True):

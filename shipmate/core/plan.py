@@ -17,6 +17,9 @@ from shipmate.core.targets import Target
 SHIPMATE = "shipmate"
 """The author of what no person asked for."""
 
+PATIENCE = 3
+"""Attempts after which trouble counts as lasting: a rollback in it gives way to what a person asks for."""
+
 EARLY = (Phase.PLANNED, Phase.BUILT, Phase.GATED)
 """Where a release is on its way and did not touch traffic yet."""
 
@@ -127,15 +130,14 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         back_to = state.release(asked.to)
         number, image = back_to.number, back_to.image
         return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
-    if state.rollback_due not in (None, state.live) and (good := last_good(state)) is not None:
-        bad = state.release(state.rollback_due)
+    bad = state.release(state.rollback_due) if state.rollback_due not in (None, state.live) else None
+    if bad is not None and not _gave_way(state, bad) and (good := last_good(state)) is not None:
         why = f"{bad.name} failed: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
     if (due := _due(state, now)) is not None:
         return Resolve(due)
     step = _requested(state, state.request) if state.request is not None else _newest(state, target, now)
-    if isinstance(step, Idle) and state.rollback_due not in (None, state.live):
-        bad = state.release(state.rollback_due)
+    if isinstance(step, Idle) and bad is not None:
         words = "users may meet it, and no release that was live before can be brought back: publish a newer half, or"
         step = Idle("NothingToGoBackTo", f"{bad.name} failed, {words} release an earlier pair by hand")
     later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
@@ -152,7 +154,8 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
         return Supersede(release, _overtaken_by(state))
     if _is_automatic_and_early(release) and (what := pairs.older_than_live(state, release.pair)) is not None:
         return Supersede(release, f"{what} was published again and is live: this pair is older by now")
-    if release.phase in EARLY and not release.is_rollback and (due := _due(state, now)) is not None:
+    reads_on = release.retry_at is not None if release.is_rollback else release.phase in EARLY
+    if reads_on and (due := _due(state, now)) is not None:
         return Resolve(due)  # or nobody would know of what outranks or may pass it
     if _is_stuck(state, release):
         return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
@@ -186,12 +189,26 @@ def _to_traffic(state: State, release: Release) -> Intend | Park:
 
 
 def _is_overtaken(state: State, release: Release) -> bool:
-    """Whether a person's wish ends a release that has not touched traffic yet, or a rollback one that has."""
+    """Whether a person's wish ends a release that has not touched traffic yet, or a rollback one that has.
+
+    A rollback itself is ended so where it is in lasting trouble.
+    """
     if release.is_rollback:
-        return False
+        return is_lasting(release) and (state.request is not None or state.rollback_request is not None)
     if state.rollback_request is not None:
         return True
     return state.request is not None and release.phase in EARLY
+
+
+def is_lasting(release: Release) -> bool:
+    """Whether a release is in trouble that does not pass by itself, as far as anybody can tell."""
+    return release.retry_at is not None and release.stage_attempt > PATIENCE
+
+
+def _gave_way(state: State, bad: Release) -> bool:
+    """Whether a person's wish goes before the rollback of what failed: that was tried, and was in lasting trouble."""
+    last = next((old for old in reversed(state.releases) if old.undoes == bad.number), None)
+    return state.request is not None and last is not None and last.phase is Phase.SUPERSEDED
 
 
 def _is_automatic_and_early(release: Release) -> bool:

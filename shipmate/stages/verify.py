@@ -18,11 +18,10 @@ POLL_SECONDS = 0.2
 def verify(release: Release, target: Target, state: State, context: Context) -> Live | Failed:
     """Return whether users are answered by the release, and rightly. Raises NotAllowed, NotFound."""
     half = state.model(release.pair.model)
-    forgiven = state.release(release.to).forgiven if release.to is not None else release.forgiven
     asked: tuple[Asked, ...] = ()
     with suppress(Rejected):  # the model's folder is gone: then the door is asked only who answers there
         asked = golden_questions(half, target.model, context.models) if half is not None else ()
-    asked = tuple(each for each in asked if each.question.file not in forgiven)
+    asked = tuple(each for each in asked if each.question.file not in release.forgiven)
     deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
     in_a_row, is_reached = 0, False
     while in_a_row < target.verify.replies:

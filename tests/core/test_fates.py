@@ -13,6 +13,7 @@ def held() -> Story:
     return Story().ship_first().app("A2").plan("A2", "M1").build().gate().hold().park()
 
 
+MEND = "mend what the reason says, then publish a newer version,"
 RELEASES = [
     pytest.param(
         Story().app("A1").model("M1").plan("A1", "M1"),
@@ -78,8 +79,7 @@ RELEASES = [
         (
             "rejected",
             "r-2 (app A2, model M1) was rejected (GateFailed), and users never met it: 1 is wrong",
-            "mend what the reason says, then publish a newer version, or POST /api/targets/vision/releases with "
-            '"release": "r-2"',
+            f'{MEND} or POST /api/targets/vision/releases with "release": "r-2"',
         ),
         id="rejected and not quarantined",
     ),

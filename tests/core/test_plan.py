@@ -995,6 +995,10 @@ def test_what_comes_after_a_release_by_hand(told: Callable[[Story], Story], expe
     assert follows(story.state, pair("A1", "M1")) == expected
 
 
+def test_nothing_comes_after_the_first_release_by_hand() -> None:
+    assert follows(Story().app("A1").model("M1").state, pair("A1", "M1")) is None
+
+
 def test_what_is_quarantined_is_known_as_of_its_last_publication() -> None:
     story = Story().ship_first().model("M2").plan("A1", "M2").build().reject(digest("M2")).wait(60)
     again = model_half("M2", at=story.now)

@@ -208,7 +208,10 @@ def test_a_resume_shows_the_release_that_passed_its_gate_and_then_ships_it() -> 
         "release": "r-2",
         "gate_passed": True,
     }
-    assert before["message"] == "r-2 (app 2.3.0, model 1.1) ships: it passed its gate; intend: r-2"
+    assert (
+        before["message"]
+        == "lifts a hold by ana (a look): r-2 (app 2.3.0, model 1.1) ships: it passed its gate; intend: r-2"
+    )
     assert (after["ships"], after["message"]) == (before["ships"], before["message"])
     world.run()
     assert world.version("").model_version == "1.1"
@@ -220,7 +223,9 @@ def test_a_resume_shows_a_release_that_is_yet_to_pass_its_gate() -> None:
     world.run_until_phase(Phase.BUILT)
     before, _ = before_and_after(world)
     assert (before["ships"]["release"], before["ships"]["gate_passed"]) == ("r-2", False)
-    assert before["message"].startswith("r-2 (app 2.3.0, model 1.1) ships: it is yet to pass its gate")
+    assert before["message"].startswith(
+        "lifts a hold by ana (a look): r-2 (app 2.3.0, model 1.1) ships: it is yet to pass its gate"
+    )
 
 
 def test_a_resume_shows_a_pair_that_no_release_was_planned_for_yet() -> None:
@@ -229,13 +234,17 @@ def test_a_resume_shows_a_pair_that_no_release_was_planned_for_yet() -> None:
     world.run(within=timedelta(seconds=9))
     before, _ = before_and_after(world)
     assert (before["ships"]["release"], before["ships"]["model"]) == (None, "1.1")
-    assert before["message"].startswith("a new release (app 2.3.0, model 1.1) ships: it is yet to pass its gate; ")
+    assert before["message"].startswith(
+        "lifts a hold by ana (a look): a new release (app 2.3.0, model 1.1) ships: it is yet"
+    )
 
 
 def test_a_resume_that_lets_nothing_go_says_so() -> None:
     before, after = before_and_after(held())
     assert before["ships"] is after["ships"] is None
-    assert before["message"] == "nothing is ready to ship: r-1 is the newest pair that may ship, and is live"
+    assert before["message"] == (
+        "lifts a hold by ana (a look): nothing is ready to ship: r-1 is the newest pair that may ship, and is live"
+    )
 
 
 def test_a_target_that_is_not_held_says_so() -> None:

@@ -230,7 +230,19 @@ def halves_changed_at(entries: Entries) -> datetime | None:
     """Return the instant of the first new head since a release of new halves was planned."""
     plans = [(index, entry) for index, entry in enumerate(entries) if isinstance(entry, Planned)]
     last = max((index for index, entry in plans if entry.to is None and entry.blames is None), default=-1)
-    return next((entry.at for index, entry in _new_heads(entries) if index > last), None)
+    found = None
+    for index, entry in _new_heads(entries):
+        if index > last:
+            found = None if _are_live(entries[: index + 1]) else found or entry.at
+    return found
+
+
+def _are_live(entries: Entries) -> bool:
+    """Whether the newest app and model that may ship are the live ones."""
+    barred, serving = quarantine(entries), live(entries)
+    pair = plan_of(entries, serving).pair if serving is not None else None
+    newest = [[half.digest for half in kind(entries) if half.digest not in barred][-1:] for kind in (apps, models)]
+    return pair is not None and newest == [[pair.app], [pair.model]]
 
 
 def halves_settled_at(entries: Entries) -> datetime | None:
@@ -316,7 +328,6 @@ def _release(entries: Entries, planned: Planned) -> Release:
     known = {half.digest: half for half in _halves(entries[:place])}
     app, model = known.get(planned.pair.app), known.get(planned.pair.model)
     endings = [entry for entry in own if isinstance(entry, (Rejected, Failed))]
-    gates = [entry.report for entry in own if isinstance(entry, Gated)]
     return Release(
         number=number,
         pair=planned.pair,
@@ -341,10 +352,18 @@ def _release(entries: Entries, planned: Planned) -> Release:
         message=getattr(own[-1], "message", None),
         cost=next((entry.cost for entry in own if isinstance(entry, Built)), None),
         was_live=any(isinstance(entry, Live) for entry in own),
-        forgiven=tuple(
-            row.file for row in (gates[-1].rows if gates else ()) if row.change in ("newly wrong", "wrong", "changed")
-        ),
+        forgiven=_forgiven(entries, planned),
     )
+
+
+def _forgiven(entries: Entries, planned: Planned) -> tuple[str, ...]:
+    """Return what a release's gate found wrong and let pass; what a rollback brings back was let pass before."""
+    if planned.to is not None:
+        until_then = entries[: entries.index(planned)]
+        return _forgiven(until_then, plan_of(until_then, planned.to))
+    gates = [entry.report for entry in _about(entries, planned.release) if isinstance(entry, Gated)]
+    rows = gates[-1].rows if gates else ()
+    return tuple(row.file for row in rows if row.change in ("newly wrong", "wrong", "changed"))
 
 
 def _version_before(entries: Entries, planned: Planned, which: int) -> str:
@@ -401,14 +420,18 @@ def verified(entries: Entries) -> tuple[int, ...]:
 
 def rollback_due(entries: Entries) -> int | None:
     """Return the failed release whose damage nobody began to undo."""
-    places = [index for index, entry in enumerate(entries) if isinstance(entry, (Planned, Failed))]
-    last = entries[places[-1]] if places else None
-    if not isinstance(last, Failed):
-        return None
-    failed = plan_of(entries, last.release)
-    if failed.to is not None:
-        return failed.undoes if _missed_its_image(entries, places[-1]) else None
-    return last.release if live(entries[: places[-1]]) is not None else None
+    for place in range(len(entries) - 1, -1, -1):
+        entry = entries[place]
+        if isinstance(entry, Live) or (isinstance(entry, Planned) and entry.to is not None):
+            return None
+        if not isinstance(entry, (Failed, Superseded)):
+            continue
+        ended = plan_of(entries, entry.release)
+        if ended.to is not None:
+            return ended.undoes if isinstance(entry, Superseded) or _missed_its_image(entries, place) else None
+        if isinstance(entry, Failed):
+            return entry.release if live(entries[:place]) is not None else None
+    return None
 
 
 def layers(entries: Entries) -> tuple[Layer, ...]:
@@ -445,10 +468,13 @@ def hold(entries: Entries) -> Hold | None:
 def quarantine(entries: Entries) -> frozenset[str]:
     """Return what must not ship: what was found guilty, without what a person released all the same since."""
     found: set[str] = set()
-    for entry in _of(entries, Rejected, Failed, Live, Requested):
-        if not isinstance(entry, Requested):
+    overrides: set[str] = set()
+    for entry in _of(entries, Rejected, Failed, Live, Requested, Planned):
+        if isinstance(entry, Requested):
+            overrides.update([entry.request] if entry.override else [])
+        elif not isinstance(entry, Planned):
             found.update(entry.quarantine)
-        elif entry.override:
+        elif entry.request in overrides:
             found -= {entry.pair.app, entry.pair.model, entry.pair.key}
     return frozenset(found)
 
@@ -472,9 +498,9 @@ def request(entries: Entries) -> Request | None:
         entry = entries[index]
         if isinstance(entry, Planned) and entry.request == asked.request:
             return None
-        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(asked.pair, quarantine(entries[: index + 1])):
+        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(asked.pair, frozenset(entry.quarantine)):
             return None
-    return Request(asked.request, asked.author, asked.reason, asked.pair)
+    return Request(asked.request, asked.author, asked.reason, asked.pair, asked.override)
 
 
 def rollback_request(entries: Entries) -> RollbackRequested | None:
