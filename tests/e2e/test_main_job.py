@@ -79,7 +79,10 @@ def test_a_code_publish_uploads_nothing_of_the_model(vision: Target, app_images:
 
 def test_a_rollback_builds_nothing(vision: Target) -> None:
     answer = vision.api.post("/rollback", {"reason": "the new code rounds wrongly", "author": "bo"}, key="bo-goes-back")
-    assert answer["message"].startswith("rolls back to the pair of r-2 (app 8.0.0, model 1.1) without a build")
+    assert answer["message"] == (
+        "rolls back to the pair of r-2 (app 8.0.0, model 1.1) and undoes r-3 (app 8.0.1, model 1.1) without a build, "
+        "and holds the target there"
+    )
     history = vision.until(4, "live")
     assert history["cost"]["uploaded"] == history["cost"]["mounted"] == 0
     assert "gated" not in [stage["outcome"] for stage in history["stages"]]
