@@ -346,6 +346,11 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
         raise Conflict("nothing is live yet: there is nothing to roll back")
     if active is not None and active.is_rollback and not plan.is_lasting(active):
         raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
+    if active is not None and active.is_rollback and body.to is None:
+        raise Conflict(
+            f"{active.name} is rolling back to r-{active.to} already, and is in trouble: it is tried again; to go to "
+            'another release, name it with "to"'
+        )
     undone = _undone(state, serving)
     is_as_left = undone is serving and seen.asks_for(serving.name, serving.image)
     if body.to is not None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
-from shipmate.core.ledger import Phase
+from shipmate.core.ledger import Live, Phase, RolledOut
 from shipmate.core.targets import GateThresholds
 from shipmate.errors import Conflict, Retryable
 from tests.test_pipeline import clean_up, failed_with_nothing_to_go_back_to, refusing
@@ -152,9 +152,27 @@ def test_a_rollback_in_lasting_trouble_gives_way_to_another() -> None:
     with pytest.raises(Conflict, match="r-4 is rolling back to r-2 already: wait until it is done"):
         world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
     world.run()
+    with pytest.raises(Conflict, match=r'r-4 is rolling back to r-2 already, and is in trouble.* name it with "to"'):
+        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong"))
     world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
     world.run()
     assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_a_wish_to_go_back_to_what_turns_out_bad_before_its_turn_is_dropped_and_says_so() -> None:
+    world = released("1.1")
+    refusing(world, lambda patch: str(world.state.release(1).image) in patch)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="1.1 is wrong"))
+    world.run()
+    world.commands().rollback("vision", "key-2", "ana", RollbackBody(reason="1.1 is right", to="r-2"))
+    stamp, bad = world.pipeline("worker-2").context.stamp, (world.state.release(2).pair.model,)
+    another = [RolledOut(**stamp(), release=3), Live(**stamp(), release=3, replies=3, quarantine=bad)]
+    world.ledgers.append("vision", world.ledgers.read("vision"), another)
+    world.run()
+    assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"
+    found = world.commands().views.why("vision", "key-2")
+    assert found.fate == "quarantined"
+    assert found.verdict.endswith("1.1 is right; before its turn came, the pair or a half of it was quarantined")
 
 
 def test_what_failed_and_cannot_be_undone_is_said_after_another_release_came_to_nothing() -> None:

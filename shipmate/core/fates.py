@@ -317,12 +317,19 @@ def _of_request(book: Book, key: str) -> Finding:
     waits = book.state.request if isinstance(asked, Requested) else book.state.rollback_request
     if waits is not None and key in (getattr(waits, "id", None), getattr(waits, "request", None)):
         return Finding(name, "on its way", f"{words}; no release was planned for it yet", book.upcoming, behind)
-    if isinstance(asked, Requested) and not asked.override and book.state.is_quarantined(asked.pair):
+    if _was_quarantined(book, asked):
         words += "; before its turn came, the pair or a half of it was quarantined"
         todo = f'if it is meant: {book.command("releases")} with "override": true'
         return Finding(name, "quarantined", words, todo, behind)
     words += "; a later request took its place before its turn came"
     return Finding(name, "superseded", words, "ask again if it is still wanted", behind)
+
+
+def _was_quarantined(book: Book, asked: Requested | RollbackRequested) -> bool:
+    """Whether what was asked for was found bad before its turn came."""
+    if isinstance(asked, RollbackRequested):
+        return book.state.is_quarantined(book.release(asked.to).pair)
+    return not asked.override and book.state.is_quarantined(asked.pair)
 
 
 def _of_answered(book: Book, name: str, entry: AnyEntry) -> Finding:

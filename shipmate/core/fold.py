@@ -461,10 +461,16 @@ def _quarantined(state: State, what: tuple[str, ...]) -> State:
     if waiting is not None and not {waiting.app, waiting.model}.isdisjoint(what):
         waiting = None  # what waits for a partner never ships now
     state = replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
-    asked = state.request
-    if asked is not None and not {asked.pair.app, asked.pair.model, asked.pair.key}.isdisjoint(what):
+    asked, back = state.request, state.rollback_request
+    if asked is not None and _concerns(what, asked.pair):
         state = replace(state, request=None)  # what was asked for turned out bad before its turn came
+    if back is not None and _concerns(what, state.release(back.to).pair):
+        state = replace(state, rollback_request=None)
     return state
+
+
+def _concerns(what: tuple[str, ...], pair: Pair) -> bool:
+    return not {pair.app, pair.model, pair.key}.isdisjoint(what)
 
 
 def _by_worker(state: State, entry: Any) -> State:

@@ -151,7 +151,7 @@ def _due(state: State, now: datetime) -> Publication | None:
 
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
-        return Supersede(release, _overtaken_by(state))
+        return Supersede(release, overtaken_by(state))
     if _is_automatic_and_early(release) and (what := pairs.older_than_live(state, release.pair)) is not None:
         return Supersede(release, f"{what} was published again and is live: this pair is older by now")
     reads_on = release.retry_at is not None if release.is_rollback else release.phase in EARLY
@@ -191,10 +191,10 @@ def _to_traffic(state: State, release: Release) -> Intend | Park:
 def _is_overtaken(state: State, release: Release) -> bool:
     """Whether a person's wish ends a release that has not touched traffic yet, or a rollback one that has.
 
-    A rollback itself is ended so where it is in lasting trouble.
+    A rollback itself is ended so where it is in lasting trouble; one that has its fence ends itself (`roll_out`).
     """
     if release.is_rollback:
-        return is_lasting(release) and (state.request is not None or state.rollback_request is not None)
+        return release.phase in EARLY and gives_way(release, state)
     if state.rollback_request is not None:
         return True
     return state.request is not None and release.phase in EARLY
@@ -202,7 +202,13 @@ def _is_overtaken(state: State, release: Release) -> bool:
 
 def is_lasting(release: Release) -> bool:
     """Whether a release is in trouble that does not pass by itself, as far as anybody can tell."""
-    return release.retry_at is not None and release.stage_attempt > PATIENCE
+    return release.stage_attempt > PATIENCE
+
+
+def gives_way(release: Release, state: State) -> bool:
+    """Whether a rollback, or what a person asked for, is in lasting trouble, and a person wants something else."""
+    wanted = state.request is not None or state.rollback_request is not None
+    return wanted and is_lasting(release) and (release.is_rollback or release.trigger == "request")
 
 
 def _gave_way(state: State, bad: Release) -> bool:
@@ -231,7 +237,8 @@ def _is_stuck(state: State, release: Release) -> bool:
     return pair is not None and pair != release.pair
 
 
-def _overtaken_by(state: State) -> str:
+def overtaken_by(state: State) -> str:
+    """Return in words what a person wants instead of what is on its way."""
     if state.rollback_request is not None:
         return f"{state.rollback_request.author} rolled back: {state.rollback_request.reason}"
     author = state.request.author if state.request else SHIPMATE
@@ -241,7 +248,7 @@ def _overtaken_by(state: State) -> str:
 def _requested(state: State, asked: Request) -> Step:
     ready = _in_phase(state, Phase.HELD) or _in_phase(state, Phase.CLEARED)
     if ready is not None:
-        return Supersede(ready, _overtaken_by(state))
+        return Supersede(ready, overtaken_by(state))
     return Plan(asked.pair, "request", asked.author, asked.reason, asked.id)
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
 from shipmate.core.pairs import guilty
+from shipmate.core.plan import gives_way, overtaken_by
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.refs import Pair
@@ -39,16 +40,19 @@ type Outcome = RolledOut | Failed | Held | Intended | Superseded
 def roll_out(release: Release, target: Target, state: State, context: Context) -> Outcome:
     """Return what became of an intended release; `Intended` again where it needs a higher fence.
 
-    Where the API server refuses this release, and something was published meanwhile, it is superseded.
+    Where the API server refuses this release, and something was published meanwhile, it is superseded; so is a rollback
+    in lasting trouble for which a person wants something else. It is shut out first: no other worker patches it in.
 
     Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured, and Rejected if the image is
     lost, cannot be built again, and was not patched in: nothing is to be undone, and nobody patches it in any more.
     """
     cluster = context.cluster
+    if gives_way(release, state) and not _is_in(_patched(release, target, state, cluster, shuts_out=True)):
+        return Superseded(**context.stamp(), release=release.number, message=overtaken_by(state))
     try:
         restore(release, target, state, context)
     except Rejected as error:
-        if not isinstance(_patched(release, target, state, cluster, shuts_out=True), DeploymentView):
+        if not _is_in(_patched(release, target, state, cluster, shuts_out=True)):
             raise
         return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
     try:
@@ -57,7 +61,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
         if release.is_rollback or release.trigger == "request" or not state.publications:
             raise
         view = _patched(release, target, state, cluster, shuts_out=True)
-        if not isinstance(view, DeploymentView):
+        if not _is_in(view):
             message = f"something was published while the API server refused this release: {error}"
             return Superseded(**context.stamp(), release=release.number, message=message)
     if isinstance(view, RolloutFailed):
@@ -145,6 +149,11 @@ def _patched(
         except Conflict:
             continue  # read again and classify: never repeat the patch blindly
     raise Retryable("the Deployment changes faster than it can be patched")
+
+
+def _is_in(patched: DeploymentView | RolloutFailed | None) -> bool:
+    """Whether a release that was to be shut out was patched in before."""
+    return isinstance(patched, DeploymentView)
 
 
 def _is_applied(view: DeploymentView, release: Release) -> bool:

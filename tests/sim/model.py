@@ -504,13 +504,18 @@ def request(entries: Entries) -> Request | None:
 
 
 def rollback_request(entries: Entries) -> RollbackRequested | None:
-    """Return the last wish to go back, unless a release was planned for it since."""
+    """Return the last wish to go back, unless a release was planned for it or a verdict barred its pair since."""
     last = _last(entries, RollbackRequested)
     if last is None:
         return None
     place, asked = last
-    answered = any(isinstance(e, Planned) and e.request == asked.request for e in entries[place:])
-    return None if answered else asked
+    pair = plan_of(entries, asked.to).pair
+    for entry in entries[place:]:
+        if isinstance(entry, Planned) and entry.request == asked.request:
+            return None
+        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(pair, frozenset(entry.quarantine)):
+            return None
+    return asked
 
 
 QUESTIONS: dict[str, Callable[[Entries], Any]] = {

@@ -13,7 +13,9 @@ from tests.sim.faults import SYSTEMS, Faults
 CHAOS_SECONDS = 600.0
 HOSTS = 3
 
-type What = Literal["app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "sweep"]
+type What = Literal[
+    "app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "policy", "sweep"
+]
 type Quality = Literal["good", "wrong", "failing", "gone", "broken", "unpullable", "refused"]
 """What a half is worth; those of the last two are as good as others, and in trouble all the same: `TROUBLE`."""
 
@@ -195,6 +197,8 @@ class _Drawer:
                 at, seconds = dice.between(5, 500, "outage at", number), dice.between(3, 60, "outage for", number)
                 system = dice.pick(SYSTEMS, "what is away", number)
                 self.found.append(Happening(at=at, what="outage", system=system, seconds=seconds))
+        if self.faults.strength("lasting trouble") and dice.draw("policy") < 0.3:
+            self._policy(dice.between(60, 400, "policy at"), dice.pick(self.names, "whose policy"))
         if self.faults.strength("clean-up"):
             for number in range(dice.bits("clean-ups") % 4):
                 self.found.append(Happening(at=dice.between(30, 560, "clean-up at", number), what="clean-up"))
@@ -202,6 +206,18 @@ class _Drawer:
                 at, name = dice.between(60, 560, "loss at"), dice.pick(self.names, "whose loss")
                 half: Literal["app", "model"] = dice.pick(("app", "model"), "loss of")
                 self.found.append(Happening(at=at, what="loss", target=name, scope=half))
+
+    def _policy(self, at: float, name: str) -> None:
+        """Let the API server refuse the images of what was live from now on; people go back, or have another wish."""
+        dice = self.dice
+        self.found.append(Happening(at=at, what="policy", target=name))
+        if dice.draw("policy and a rollback") < 0.6:
+            self.found.append(Happening(at=at + 5, what="rollback", target=name, key="policy-rollback"))
+        for number in range(dice.bits("policy and wishes") % 3):
+            later = at + dice.between(20, 200, "policy and a wish at", number)
+            what: What = dice.pick(("release", "release", "rollback"), "policy and a wish", number)
+            to = f"r-{1 + dice.bits('policy to', number) % 3}" if dice.draw("policy to what", number) < 0.5 else None
+            self.found.append(Happening(at=later, what=what, target=name, key=f"policy-{number}", to=to))
 
 
 def deliveries(drawer: _Drawer, number: int) -> tuple[float, ...]:

@@ -51,6 +51,7 @@ REACH = {
     "two workers roll the same segment": "both try to seal it",
     "the ledger is away": "storage serves nobody for a while",
     # the cluster
+    "a policy refuses what was live before": "the API server takes no patch to its image until somebody allows it",
     "a patch is refused": "its fence, or what it tested, changed since",
     "a patch's reply is lost": "the Deployment may or may not have changed",
     "a hold comes while a worker sleeps before its patch": "the patch may only land before the hold is in force",
@@ -98,6 +99,7 @@ REACH = {
     # people
     "a person rolls back": "and the earlier pair is live again",
     "a person's wish ends a release on its way": "it had not met users",
+    "a rollback in lasting trouble gives way": "to what a person asks for",
     "a release waits under a hold": "it passed its gate",
     "a held release ships": "after the hold was lifted",
     "a hold is set over a narrower one": "which is in force again when the wider one is lifted",
@@ -230,7 +232,10 @@ class _Reader:
             self.found.add("a person's wish ends a release on its way")
         if "published again and is live" in entry.message:
             self.found.add("what is on its way is older than live by now")
-        pair = self._planned[entry.release].pair
+        planned = self._planned[entry.release]
+        if planned.to is not None:
+            self.found.add("a rollback in lasting trouble gives way")
+        pair = planned.pair
         if "in trouble" in entry.message and (pair.app in self._troubled or pair.model in self._troubled):
             self.found.add("what is in trouble for good is passed")
 

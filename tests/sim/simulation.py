@@ -82,6 +82,7 @@ class Simulation:
         hub.calm()
         hub.tell("-- the faults are over --")
         chaos_ended_at = hub.instant()
+        self.world.cluster.refused_images.clear()
         settled = settled and self._settle_in_trouble()
         settled = settled and hub.run(MOST_CALM_STEPS)
         if settled and not setting.sweep_off:
@@ -210,12 +211,21 @@ class Simulation:
                 self.hub.outages.append((happening.system, now, now + happening.seconds))
             case "clean-up":
                 self.world.clean_up(60.0)
+            case "policy":
+                self._refuse_what_was_live(happening.target)
             case "loss":
                 self._lose(happening)
             case "sweep":
                 self._sweep()
             case _:
                 self._ask(happening)
+
+    def _refuse_what_was_live(self, name: str) -> None:
+        """Let the API server take no patch to the image of a release that was live, until the faults are over."""
+        state = self.hosts.look(name).state
+        images = {str(state.release(number).image) for number in state.verified if number != state.live}
+        self.world.cluster.refused_images.update(images)
+        self.hub.tell(f"a policy of the cluster refuses what was live of {name}")
 
     def _lose(self, happening: Happening) -> None:
         """Let somebody delete a half of what is live where it was published; what is in the cluster goes on."""

@@ -114,12 +114,17 @@ class SimCluster(LightCluster):
     """A cluster that notes what its callers came by."""
 
     hub: Hub
+    refused_images: set[str]  # digests of release images that the API server takes in no patch
     is_built: Callable[[str, str], bool]  # whether a release of a target waits for its gate, by the ledger
 
     def patch_deployment(self, namespace: str, name: str, operations: Sequence[Operation]) -> DeploymentView:
         actor = self.hub.actor
         if actor is not None and actor.slept and self.entries(name) > actor.slept_at:
             self.hub.reached.add("a worker wakes before its patch and the ledger went on")
+        for operation in operations:
+            if any(image in str(operation.get("value")) for image in self.refused_images):
+                self.hub.reached.add("a policy refuses what was live before")
+                raise NotAllowed("admission webhook denied the request: the image is not signed")
         try:
             return super().patch_deployment(namespace, name, operations)
         except Conflict:
@@ -153,6 +158,7 @@ class World:
             guarded=guarded,
         )
         self.cluster.hub = hub
+        self.cluster.refused_images = set()
         for found in self.targets.values():
             self.cluster.add_deployment(NAMESPACE, found.deployment.name)
         self.says: dict[Digest, tuple[str, float]] = {}  # a model's answer to the daisy, where it is not daisy

@@ -98,7 +98,8 @@ def _one_release_an_occasion(seen: Seen) -> Iterator[str]:
     for place, planned in seen.each(Planned):
         if planned.trigger == "automatic_rollback" and planned.undoes is not None:
             first = undone.get(planned.undoes)
-            if first is not None and not _missed_its_image(seen, first, place):
+            gave_way = first is not None and model.phase(seen.entries[:place], first) is Phase.SUPERSEDED
+            if first is not None and not gave_way and not _missed_its_image(seen, first, place):
                 yield f"r-{planned.release} undoes r-{planned.undoes}, which r-{first} undid"
             undone[planned.undoes] = planned.release
 
