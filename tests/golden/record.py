@@ -5,11 +5,13 @@ as it is, since real ledgers of its time look like it; to have a scenario record
 """
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import NotAllowed, Retryable
 from tests.core.test_golden import as_text, state_file, state_of
+from tests.test_pipeline import refusing
 from tests.world import World
 
 HERE = Path(__file__).parent
@@ -175,6 +177,30 @@ def live_model_lost() -> World:
     return world
 
 
+def given_way() -> World:
+    """An override gives way before its turn, and a rollback that is refused gives way to a release by hand."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, model="1.1")
+    _publish(world, app="2.4.0")
+    world.commands().rollback("vision", "back", "bo", RollbackBody(reason="2.4.0 leaks photos"))
+    world.run()
+    world.commands().resume("vision", "go-on", "bo", ResumeBody(reason="seen"))
+    world.commands().release(
+        "vision", "all-the-same", "ana", ReleaseBody(reason="urgent", release="r-3", override=True)
+    )
+    world.commands().release("vision", "no", "bo", ReleaseBody(reason="keep it out", release="r-1"))
+    world.run()
+    _publish(world, model="1.2")
+    back_to = str(world.state.release(5).image)
+    refusing(world, lambda patch: back_to in patch)
+    world.commands().rollback("vision", "back-again", "bo", RollbackBody(reason="1.2 is worse", to="r-5"))
+    world.run(within=timedelta(seconds=30))
+    world.commands().release("vision", "instead", "bo", ReleaseBody(reason="1.1 will do", release="r-2"))
+    world.run()
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -198,6 +224,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "told-late": told_late,
     "held-twice": held_twice,
     "live-model-lost": live_model_lost,
+    "given-way": given_way,
 }
 
 

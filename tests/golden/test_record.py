@@ -17,6 +17,7 @@ ENDINGS = {
     "told-late": ["retired", "rejected", "retired", "live"],
     "held-twice": ["retired", "superseded", "retired", "live"],
     "live-model-lost": ["retired", "retired", "rejected", "live"],
+    "given-way": ["retired", "retired", "rolled_back", "retired", "retired", "retired", "superseded", "live"],
 }
 
 
