@@ -34,7 +34,7 @@ bench-quick: environment ## Measure the main job against its baselines (about te
 sim: environment ## Search simulated histories for one that breaks a promise (SEEDS=10000), or tell one (SEED=7 SHRINK=1)
 	@$(PY) -m tests.sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(SHRINK),--shrink)
 
-drill: environment ## Break the real parts under a burst of publishes (TARGETS=100 EVENTS=2000, about 13 minutes)
+drill: environment ## Break the real parts under a burst of publishes (TARGETS=100 EVENTS=2000, about 15 minutes)
 	@$(PY) -m drill $(if $(TARGETS),--targets $(TARGETS)) $(if $(EVENTS),--events $(EVENTS))
 
 lock: environment ## Pin every package in constraints.txt again (UPGRADE=1 takes newer versions)
