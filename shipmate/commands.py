@@ -171,7 +171,7 @@ class Commands:
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             back_to, undone = _rollback_target(state, body, seen)
-            undoes = undone if undone is not None and undone.number != back_to.number else None
+            undoes = undone if undone.number != back_to.number else None
             entry = RollbackRequested(
                 **self._stamp(),
                 request=request,
@@ -339,7 +339,7 @@ def _before(state: State) -> str:
     return ""
 
 
-def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> tuple[Release, Release | None]:
+def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> tuple[Release, Release]:
     """Return the release to go back to, and the one that is undone. Raises NotFound, Conflict."""
     serving, active = state.serving, state.active
     if serving is None:
