@@ -153,7 +153,7 @@ class Commands:
             if barred:
                 words += f", and lifts the quarantine of {' and '.join(barred)}"
             words += _before(state)
-            lifted = {chosen.app, chosen.model, chosen.key} if body.override else set()
+            lifted = chosen.names if body.override else frozenset[str]()
             free = msgspec.structs.replace(state, quarantine=state.quarantine.difference(lifted))
             if (then := pairs.follows(free, chosen)) is not None:
                 following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"

@@ -123,17 +123,13 @@ def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None)
 def _is_live_alone(state: State) -> bool:
     """Whether the newest halves that may ship are the live ones: then there is nothing new to wait for others of."""
     live = state.serving.pair if state.serving is not None else None
-    heads = (_head(state.apps, state), _head(state.models, state))
+    heads = (state.newest_free(state.apps), state.newest_free(state.models))
     return live is not None and [half.digest for half in heads if half is not None] == [live.app, live.model]
 
 
 def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
     """Whether a half is the newest of its kind that may ship."""
-    return half == _head(state.apps if isinstance(half, AppHalf) else state.models, state)
-
-
-def _head(alike: Sequence[AppHalf | ModelHalf], state: State) -> AppHalf | ModelHalf | None:
-    return next((known for known in reversed(alike) if known.digest not in state.quarantine), None)
+    return half == (state.newest_free(state.apps) if isinstance(half, AppHalf) else state.newest_free(state.models))
 
 
 def _published(half: ModelHalf) -> tuple[datetime, str]:
@@ -256,7 +252,7 @@ def _planned(state: State, entry: Planned) -> State:
     if entry.request is not None:
         state = replace(state, requests={**state.requests, entry.request: entry.release})
         if state.request is not None and state.request.id == entry.request:
-            lifted = {entry.pair.app, entry.pair.model, entry.pair.key} if state.request.override else set()
+            lifted = entry.pair.names if state.request.override else frozenset[str]()
             state = replace(state, request=None, quarantine=state.quarantine.difference(lifted))
         if state.rollback_request is not None and state.rollback_request.request == entry.request:
             state = replace(state, rollback_request=None)
@@ -462,15 +458,11 @@ def _quarantined(state: State, what: tuple[str, ...]) -> State:
         waiting = None  # what waits for a partner never ships now
     state = replace(state, quarantine=state.quarantine.union(what), waiting=waiting)
     asked, back = state.request, state.rollback_request
-    if asked is not None and _concerns(what, asked.pair):
+    if asked is not None and not asked.pair.names.isdisjoint(what):
         state = replace(state, request=None)  # what was asked for turned out bad before its turn came
-    if back is not None and _concerns(what, state.release(back.to).pair):
+    if back is not None and not state.release(back.to).pair.names.isdisjoint(what):
         state = replace(state, rollback_request=None)
     return state
-
-
-def _concerns(what: tuple[str, ...], pair: Pair) -> bool:
-    return not {pair.app, pair.model, pair.key}.isdisjoint(what)
 
 
 def _by_worker(state: State, entry: Any) -> State:

@@ -5,6 +5,7 @@ entry chooses its `id`, so that a write whose reply was lost can be found again.
 who decides what to write next is `shipmate.core.plan`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
@@ -500,7 +501,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_quarantined(self, pair: Pair) -> bool:
         """Return whether the pair or one of its halves must not ship."""
-        return not self.quarantine.isdisjoint((pair.app, pair.model, pair.key))
+        return not self.quarantine.isdisjoint(pair.names)
+
+    def newest_free[Half: (AppHalf, ModelHalf)](self, halves: Sequence[Half]) -> Half | None:
+        """Return the newest of some halves that is not quarantined, None if all are."""
+        return next((half for half in reversed(halves) if half.digest not in self.quarantine), None)
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")

@@ -58,8 +58,7 @@ def _newest_fitting(state: State) -> tuple[Pair | None, WaitForPartner | None]:
 
 def _unquarantined(state: State) -> tuple[AppHalf, ModelHalf] | None:
     apps, models = _not_older_than_lost(state)
-    app = next((half for half in reversed(apps) if half.digest not in state.quarantine), None)
-    model = next((half for half in reversed(models) if half.digest not in state.quarantine), None)
+    app, model = state.newest_free(apps), state.newest_free(models)
     return (app, model) if app is not None and model is not None else None
 
 

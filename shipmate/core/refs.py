@@ -70,6 +70,11 @@ class Pair(msgspec.Struct, frozen=True):
         return PairKey(hashlib.sha256(text.encode()).hexdigest())
 
     @property
+    def names(self) -> frozenset[str]:
+        """What a quarantine may name of it: each half by its digest, and the pair by its key."""
+        return frozenset((self.app, self.model, self.key))
+
+    @property
     def tag(self) -> str:
         """The release image's tag: unique to the pair and never moved."""
         return f"r-{self.key[:24]}"
