@@ -66,11 +66,13 @@ def test_whether_a_part_answers_is_asked_past_the_proxy() -> None:
 
 
 def test_a_program_keeps_the_proxy_but_not_for_this_machine(tmp_path: Path, dead_proxy: str) -> None:
-    told = tmp_path / "environment"
-    script = f"import json, os; open({str(told)!r}, 'w').write(json.dumps(dict(os.environ)))"
+    script = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(60)"
     program = Program("told", [sys.executable, "-c", script], tmp_path, {"NO_PROXY": "work.test"})
-    program.start(lambda: told.exists() and bool(told.read_text()))
-    environment = json.loads(told.read_text())
+    try:
+        program.start(lambda: program.log.read_text().endswith("\n"))
+    finally:
+        program.stop()
+    environment = json.loads(program.log.read_text())
     assert [environment[name] for name in PROXIES] == [dead_proxy] * len(PROXIES)
     assert environment["NO_PROXY"] == environment["no_proxy"] == f"work.test,{EXCEPTIONS}"
 
