@@ -9,16 +9,19 @@ import os
 from functools import cache
 from typing import Any
 
+import requests
+from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from azure.storage import blob, queue
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+from requests.adapters import HTTPAdapter
 
 from shipmate.commands import Commands
 from shipmate.core.intake import Sources
 from shipmate.edge.blobs import RANGE_SIZE, BlobModels
 from shipmate.edge.clock import SystemClock
-from shipmate.edge.cluster import Cluster
+from shipmate.edge.cluster import CONNECTIONS, Cluster
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
@@ -98,6 +101,7 @@ def blob_service(storage: str) -> BlobServiceClient:
         "retry_policy": blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
         "connection_data_block_size": RANGE_SIZE,
         "max_chunk_get_size": RANGE_SIZE,
+        "transport": _transport(),
     }
     if storage.startswith(("http://", "https://")):
         return BlobServiceClient(storage, credential=DefaultAzureCredential(), **options)
@@ -105,9 +109,19 @@ def blob_service(storage: str) -> BlobServiceClient:
 
 
 def _queue_client(storage: str, name: str) -> QueueClient:
-    policy = TextBase64EncodePolicy()
-    retry = queue.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES)
+    options: dict[str, Any] = {
+        "message_encode_policy": TextBase64EncodePolicy(),
+        "retry_policy": queue.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
+        "transport": _transport(),
+    }
     if storage.startswith(("http://", "https://")):
-        credential = DefaultAzureCredential()
-        return QueueClient(storage, name, credential=credential, message_encode_policy=policy, retry_policy=retry)
-    return QueueClient.from_connection_string(storage, name, message_encode_policy=policy, retry_policy=retry)
+        return QueueClient(storage, name, credential=DefaultAzureCredential(), **options)
+    return QueueClient.from_connection_string(storage, name, **options)
+
+
+def _transport() -> RequestsTransport:
+    """Return a transport that keeps a connection for every thread: the SDK's own keeps 10 and opens others anew."""
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
+    return RequestsTransport(session=session)

@@ -3,18 +3,19 @@
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from localcloud.config import Cloud
+from localcloud.config import Cloud, connection_string
 from shipmate import wiring
 from shipmate.core.intake import Sources
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.clock import SystemClock
-from shipmate.edge.cluster import Cluster
+from shipmate.edge.cluster import CONNECTIONS, Cluster
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
@@ -23,6 +24,7 @@ from shipmate.edge.registry_locks import AzureImageLocks
 from shipmate.errors import Misconfigured
 from shipmate.settings import read_settings
 from shipmate.wiring import compose
+from tests.fakes.http_servers import Answer, Seen, answering
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "targets.yaml"
 CLOUD = Cloud("test")
@@ -107,6 +109,24 @@ def test_invocations_are_workers_of_their_own_and_remember_together_which_images
     one, other = wiring.pipeline(), wiring.pipeline()
     assert one.context.worker != other.context.worker
     assert one.kept is other.kept
+
+
+def test_each_thread_keeps_its_connection_to_the_storage() -> None:
+    everybody = threading.Barrier(CONNECTIONS, timeout=30)
+
+    def answer(_: Seen) -> Answer:
+        everybody.wait()  # so that no connection is free for another thread
+        return Answer(200, b"", {"x-ms-sku-name": "Standard_LRS"})
+
+    with answering(answer) as (url, seen), ThreadPoolExecutor(CONNECTIONS) as threads:
+        port = int(url.rpartition(":")[2])
+        storage = wiring.blob_service(connection_string(port, port))
+        for _ in range(2):
+            asked = [threads.submit(storage.get_account_information) for _ in range(CONNECTIONS)]
+            assert {one.result()["sku_name"] for one in asked} == {"Standard_LRS"}
+        storage.close()
+    assert len(seen) == 2 * CONNECTIONS
+    assert len({one.port for one in seen}) == CONNECTIONS
 
 
 def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:

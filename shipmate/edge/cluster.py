@@ -33,7 +33,7 @@ from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_depl
 from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 
 CONNECTIONS = 32
-"""As many as a Functions worker may have threads: each watches a rollout of its own."""
+"""Kept open to a service: as many as a Functions worker may have threads; each watches a rollout of its own."""
 FIELD_MANAGER = "shipmate"
 AKS_SCOPE = "6dae42f8-4368-4678-94ff-3960e28e3630/.default"
 """The scope of a token for the API server of any AKS cluster with Entra ID; the id is Microsoft's AKS AAD server."""

@@ -13,13 +13,14 @@ from typing import ClassVar
 
 @dataclass
 class Seen:
-    """A request that came in; `received` counts the bytes of its body that did."""
+    """A request that came in, over a connection from a port; `received` counts the bytes of its body that did."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     received: int = 0
     body: bytes = b""
+    port: int = 0
 
 
 @dataclass
@@ -65,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler, abc.ABC):
         """Answer the request, of whatever method."""
 
     def seen(self) -> Seen:
-        return Seen(self.command, self.path, dict(self.headers.items()))
+        return Seen(self.command, self.path, dict(self.headers.items()), port=self.client_address[1])
 
     def length(self) -> int:
         return int(self.headers.get("Content-Length") or 0)
