@@ -25,8 +25,6 @@ def main(seeds: int, first: int, seed: int | None, processes: int, *, shrink: bo
         sys.exit(_shrink(seed) if shrink else replay(seed))
     tally = search([range(first, first + seeds)], processes=processes, told=_Progress(seeds))
     click.echo(f"\r{tally.closing()}")
-    for failed, what in sorted(tally.failures):
-        click.echo(f"\nseed {failed} (make sim SEED={failed}): {what}")
     sys.exit(1 if tally.failures else 0)
 
 
@@ -62,13 +60,17 @@ def _shrink(seed: int) -> int:
 
 
 class _Progress:
-    """One line that says how far the search is."""
+    """Each failure when it is found, and on a terminal one line that says how far the search is."""
 
     def __init__(self, seeds: int) -> None:
         self._seeds = seeds
         self._started = time.monotonic()
+        self._told = 0
 
     def __call__(self, tally: Tally) -> None:
+        for failed, what in tally.failures[self._told :]:
+            click.echo(f"\rseed {failed} (make sim SEED={failed}): {what}\n")
+        self._told = len(tally.failures)
         if sys.stdout.isatty():
             rate = tally.seeds / max(0.001, time.monotonic() - self._started)
             failed = f", {len(tally.failures)} failed" if tally.failures else ""
