@@ -19,9 +19,10 @@ from requests.adapters import HTTPAdapter
 
 from shipmate.commands import Commands
 from shipmate.core.intake import Sources
+from shipmate.edge.api_server import CONNECTIONS
 from shipmate.edge.blobs import RANGE_SIZE, BlobModels
 from shipmate.edge.clock import SystemClock
-from shipmate.edge.cluster import CONNECTIONS, Cluster
+from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue

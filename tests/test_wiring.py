@@ -13,9 +13,10 @@ import yaml
 from localcloud.config import Cloud, connection_string
 from shipmate import wiring
 from shipmate.core.intake import Sources
+from shipmate.edge.api_server import CONNECTIONS
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.clock import SystemClock
-from shipmate.edge.cluster import CONNECTIONS, Cluster
+from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.edge.probe import Door
 from shipmate.edge.queue import StorageQueue
