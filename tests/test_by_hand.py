@@ -1,188 +1,37 @@
-"""What people ask for by hand, in unusual orders: it happens as they were told, and nothing undoes it behind them."""
+"""Releases by hand, in unusual orders: they happen as people were told, and nothing undoes them behind them."""
 
-import msgspec
+from datetime import timedelta
+
 import pytest
 
-from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
-from shipmate.core.ledger import Live, Phase, RolledOut
-from shipmate.core.targets import GateThresholds
+from shipmate.commands import ReleaseBody, ResumeBody, RollbackBody
+from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Retryable
-from tests.test_pipeline import clean_up, failed_with_nothing_to_go_back_to, refusing
-from tests.world import TARGET, World, released
+from tests.situations import phases, rolled_back, users_meet
+from tests.world import World, released
 
 
-def shipped(world: World) -> list[str]:
-    """Return each release with its versions and its phase."""
-    return [f"{each.name} {each.app_version}+{each.model_version} {each.phase}" for each in world.state.releases]
-
-
-def users_meet(world: World) -> tuple[str, str]:
-    """Return the versions of the app and the model that answer."""
-    seen = world.version("")
-    return seen.app_version, seen.model_version
-
-
-def rolled_back(world: World, *, reason: str) -> None:
-    """Roll back to the last good release, and resume."""
-    world.commands().rollback("vision", f"rollback-{world.state.length}", "bo", RollbackBody(reason=reason))
-    world.run()
-    world.commands().resume("vision", f"resume-{world.state.length}", "bo", ResumeBody(reason="seen"))
-    world.run()
-
-
-# -- rollbacks -----------------------------------------------------------------------------------------------------
-
-
-def test_a_failed_rollback_that_is_asked_for_again_goes_where_it_should_have_gone() -> None:
+def test_an_explicit_earlier_pair_is_released_through_the_gate():
     world = released("1.1")
-    world.cluster.missing_images = {f"{world.registry.name}/vision@{world.state.release(1).image}"}
-    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="daisies come back wrong"))
+    world.commands().release("vision", "key", "bo", ReleaseBody(reason="the old one is faster", release="r-1"))
     world.run()
-    assert shipped(world)[-1] == "r-3 2.3.0+1.0 failed"
-    world.cluster.missing_images = set()
-    answer = world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="daisies come back wrong"))
-    assert answer.message == (
-        "rolls back to the pair of r-1 (app 2.3.0, model 1.0) and undoes r-2 (app 2.3.0, model 1.1) without a build, "
-        "and holds the target there"
-    )
-    world.run()
-    assert users_meet(world) == ("2.3.0", "1.0")
+    assert phases(world)[-1] == ("r-3", "live")
+    assert world.version("").model_version == "1.0"
 
 
-def test_a_rollback_of_what_was_live_during_another_rollout_asks_where_to() -> None:
-    world = released("1.1")
-    world.tell(world.publish_model("1.2"))
-    world.run_until_phase(Phase.INTENDED)
-    body = RollbackBody(reason="1.1 is wrong", if_live="r-2")
-    with pytest.raises(Conflict, match='r-3 is rolling out over r-2: say with "to" which release to go back to'):
-        world.commands().rollback("vision", "key", "bo", body)
-    world.commands().rollback("vision", "key", "bo", msgspec.structs.replace(body, to="r-1"))
-    world.run()
-    assert users_meet(world) == ("2.3.0", "1.0")
-
-
-def test_a_rollback_under_a_hold_says_whose_hold_stays() -> None:
-    world = released("1.1")
-    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))
-    answer = world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong"))
-    assert answer.message.endswith(
-        "without a build, and sets no hold of its own: a hold by ana is in force (demo) until somebody resumes"
-    )
-
-
-def test_what_a_person_rolled_back_is_quarantined_also_where_another_rollback_brought_users_home() -> None:
+def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record():
     world = released()
-    world.ship(world.push_app("2.4.0"))
-    world.tell(world.push_app("2.5.0"))
-    world.run_until_phase(Phase.ROLLED_OUT)
-    clean_up(world, 1)
-    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="2.5.0 leaks photos"))
-    world.registry.name = "moved.example"  # which a release image names as its base: r-2's cannot be built alike
+    world.ship(world.push_app("2.3.1"))
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="a mistake"))
     world.run()
-    assert [each.trigger for each in world.state.releases[-2:]] == ["rollback", "automatic_rollback"]
-    world.commands().resume("vision", "key-2", "cy", ResumeBody(reason="seen"))
-    world.ship(world.publish_model("1.1"))
-    assert users_meet(world) == ("2.4.0", "1.1")
-
-
-def test_an_image_that_is_lost_for_good_before_users_met_it_needs_no_rollback_and_no_hold() -> None:
-    world = released()
-    world.tell(world.publish_model("1.1"))
-    world.run_until_phase(Phase.INTENDED)
-    clean_up(world)
-    world.registry.name = "moved.example"
+    world.commands().resume("vision", "key-2", "bo", ResumeBody(reason="it was one"))
+    with pytest.raises(Conflict, match='"override": true'):
+        world.commands().release("vision", "key-3", "bo", ReleaseBody(reason="it is fine", release="r-2"))
+    body = ReleaseBody(reason="it is fine", release="r-2", override=True)
+    world.commands().release("vision", "key-3", "bo", body)
     world.run()
-    assert shipped(world) == ["r-1 2.3.0+1.0 live", "r-2 2.3.0+1.1 rejected"]
-    assert (world.state.release(2).ended_because, world.state.hold) == ("ImageGone", None)
-
-
-def test_a_rollback_to_a_rollback_forgives_what_the_gate_forgave() -> None:
-    world = World(msgspec.structs.replace(TARGET, gate=GateThresholds(max_wrong=1, max_newly_wrong=1)))
-    world.ship(world.push_app("2.3.0"), world.publish_model("1.0", says="honeycomb"))
-    world.ship(world.publish_model("1.1"))
-    rolled_back(world, reason="slow")
-    world.broken_doors.add("2.4.0")
-    world.ship(world.push_app("2.4.0"))
-    assert shipped(world)[-2:] == ["r-4 2.4.0+1.0 rolled_back", "r-5 2.3.0+1.0 live"]
-
-
-def failed_and_not_undone() -> World:
-    """Return a world where r-2 failed at the door, and the API server takes no patch back to r-1."""
-    world = released()
-    world.broken_doors.add("2.4.0")
-    world.tell(world.push_app("2.4.0"))
-    world.run_until_phase(Phase.ROLLED_OUT)
-    refusing(world, lambda patch: str(world.state.release(1).image) in patch)
-    world.run()
-    return world
-
-
-def test_a_rollback_in_lasting_trouble_gives_way_to_a_release_by_hand() -> None:
-    world = failed_and_not_undone()
-    world.ship(world.push_app("2.4.1"))
-    assert world.commands().views.status("vision").app_head == "2.4.1", "what is published is read all the same"
-    answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="the fix"))
-    assert (
-        answer.message == "releases app 2.4.1 with model 1.0; r-3 was to roll back, and is in trouble: this goes first"
-    )
-    world.run()
-    assert shipped(world)[-2:] == ["r-3 2.3.0+1.0 superseded", "r-4 2.4.1+1.0 live"]
-
-
-def test_what_a_rollback_gave_way_for_and_is_rejected_leaves_the_rollback_to_be_done() -> None:
-    world = failed_and_not_undone()
-    world.failing_models.add("1.1")
-    world.ship(world.publish_model("1.1"))
-    world.commands().release("vision", "key", "bo", ReleaseBody(reason="perhaps with 1.1"))
-    world.run()
-    assert [str(each.phase) for each in world.state.releases[2:]] == ["superseded", "rejected", "intended"]
-    assert world.state.releases[-1].trigger == "automatic_rollback"
-    said = world.commands().views.why("vision", "r-1").verdict
-    assert said.endswith("; users may meet r-2 all the same, which is not undone yet")
-
-
-def test_a_rollback_in_lasting_trouble_gives_way_to_another() -> None:
-    world = released()
-    world.ship(world.push_app("2.3.5"))
-    world.tell(world.publish_model("1.1"))
-    world.run_until_phase(Phase.ROLLED_OUT)
-    refusing(world, lambda patch: str(world.state.release(2).image) in patch)
-    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="wrong"))
-    world.run_until_phase(Phase.INTENDED)
-    with pytest.raises(Conflict, match="r-4 is rolling back to r-2 already: wait until it is done"):
-        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
-    world.run()
-    with pytest.raises(Conflict, match=r'r-4 is rolling back to r-2 already, and is in trouble.* name it with "to"'):
-        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong"))
-    world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="wrong", to="r-1"))
-    world.run()
-    assert users_meet(world) == ("2.3.0", "1.0")
-
-
-def test_a_wish_to_go_back_to_what_turns_out_bad_before_its_turn_is_dropped_and_says_so() -> None:
-    world = released("1.1")
-    refusing(world, lambda patch: str(world.state.release(1).image) in patch)
-    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="1.1 is wrong"))
-    world.run()
-    world.commands().rollback("vision", "key-2", "ana", RollbackBody(reason="1.1 is right", to="r-2"))
-    stamp, bad = world.pipeline("worker-2").context.stamp, (world.state.release(2).pair.model,)
-    another = [RolledOut(**stamp(), release=3), Live(**stamp(), release=3, replies=3, quarantine=bad)]
-    world.ledgers.append("vision", world.ledgers.read("vision"), another)
-    world.run()
-    assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"
-    found = world.commands().views.why("vision", "key-2")
-    assert found.fate == "quarantined"
-    assert found.verdict.endswith("1.1 is right; before its turn came, the pair or a half of it was quarantined")
-
-
-def test_what_failed_and_cannot_be_undone_is_said_after_another_release_came_to_nothing() -> None:
-    world = failed_with_nothing_to_go_back_to()
-    world.ship(world.publish_model("1.1", says="honeycomb"))
-    assert shipped(world)[-1] == "r-4 2.3.0+1.1 rejected"
-    assert world.commands().views.status("vision").reason == "NothingToGoBackTo"
-
-
-# -- releases by hand ----------------------------------------------------------------------------------------------
+    assert world.version("").app_version == "2.3.1"
+    assert '"override":true' in world.story()
 
 
 def test_a_half_is_released_by_hand_with_the_newest_that_may_ship() -> None:
@@ -201,6 +50,10 @@ def test_an_override_says_what_it_lifts() -> None:
     body = ReleaseBody(reason="it is a honeycomb", release="r-2", override=True)
     answer = world.commands().release("vision", "key", "ana", body)
     assert answer.message == "releases app 2.3.0 with model 1.1, and lifts the quarantine of model 1.1"
+
+
+def later(world: World) -> None:
+    world.clock.advance_to(world.clock.now() + timedelta(seconds=100))
 
 
 def test_an_override_that_gave_way_before_its_turn_lifts_nothing() -> None:
@@ -290,70 +143,105 @@ def test_a_release_by_hand_says_that_what_is_not_read_yet_may_follow() -> None:
     )
 
 
-# -- holds ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_resume_says_whose_hold_it_lifts() -> None:
-    world = released("1.1")
-    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
-    world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
-    answer = world.commands().resume("vision", "key-3", "ana", ResumeBody(reason="audited", dry_run=True))
-    assert answer.message.startswith("would be taken: lifts a hold by bo (incident): ")
-
-
-def test_a_hold_says_what_is_in_the_cluster_already() -> None:
+def test_halves_that_do_not_fit_are_not_released_by_hand_and_not_blamed_for_it() -> None:
     world = released()
-    world.tell(world.publish_model("1.1"))
-    world.run_until_phase(Phase.ROLLED_OUT)
-    answer = world.commands().hold("vision", "key", "ana", HoldBody(reason="stop"))
-    assert answer.message == ("nothing new ships until somebody resumes; r-2 is in the cluster already, and goes on")
+    world.ship(world.publish_model("2.0", contract="2"))
+    body = ReleaseBody(reason="try it", model=world.state.models[-1].digest)
+    with pytest.raises(
+        Conflict, match=r"model 2\.0 needs app contract 2, app 2\.3\.0 speaks 1: name two halves that fit"
+    ):
+        world.commands().release("vision", "key-1", "bo", body)
+    world.ship(world.push_app("3.0.0", contract="2"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("3.0.0", "2.0")
 
 
-def test_a_resume_does_not_promise_what_had_its_turn() -> None:
+def test_a_release_by_hand_names_what_was_published_before_and_comes_after_it() -> None:
     world = released("1.1")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.BUILT)
+    older = ReleaseBody(reason="1.1 is worse", release="r-1")
+    answer = world.commands().release("vision", "key-1", "ana", older)
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; then comes app 2.4.0 with model 1.1, which was published before: "
+        "set a hold to keep it back"
+    )
+    world.run()
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1")
+    answer = world.commands().release("vision", "key-2", "ana", older)
+    assert answer.message == "releases app 2.3.0 with model 1.0"
+    world.run()
+    assert world.version("").model_version == "1.0"
+
+
+def test_a_release_by_hand_stays_although_what_was_live_had_been_uploaded_again() -> None:
+    world = released("1.1")
+    later(world)
+    world.ship(world.publish_model("1.1"))
     world.commands().release("vision", "key-1", "ana", ReleaseBody(reason="1.1 is worse", release="r-1"))
     world.run()
-    world.commands().hold("vision", "key-2", "ana", HoldBody(reason="demo"))
-    world.registry.get_blob = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
-    world.tell(world.push_app("2.4.0"))
-    world.pipeline().advance("vision")
-    seen = world.commands().views.before_resume("vision")
-    assert seen.ships is None
-    assert seen.message.startswith("lifts a hold by ana (demo): nothing is ready to ship: ")
+    assert world.version("").model_version == "1.0"
+    assert world.pipeline().advance("vision") == "AlreadyReleased: the newest pair was r-2, retired"
 
 
-# -- what the gate knows -------------------------------------------------------------------------------------------
-
-
-def test_a_model_that_fits_the_live_app_ships_although_newer_halves_of_another_contract_had_their_turn() -> None:
+def test_code_released_with_an_override_stays_when_a_model_comes() -> None:
     world = released()
-    world.clock.sleep(60)
-    world.ship(world.push_app("3.0.0", contract="2"), world.publish_model("2.0", contract="2"))
-    world.commands().release("vision", "key", "ana", ReleaseBody(reason="back to contract 1", release="r-1"))
+    world.failing_apps.add("2.4.0")
+    world.ship(world.push_app("2.4.0"))
+    world.failing_apps.clear()
+    for version in ("2.3.0", "2.4.0"):
+        later(world)
+        world.ship(world.push_app(version))
+    body = ReleaseBody(reason="it is meant", release="r-2", override=True)
+    world.commands().release("vision", "key-1", "ana", body)
     world.run()
+    assert world.version("").app_version == "2.4.0"
     world.ship(world.publish_model("1.1"))
-    assert users_meet(world) == ("2.3.0", "1.1")
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "the tag points to it"
 
 
-def test_the_live_model_uploaded_again_does_not_use_up_the_quiet_window_of_what_comes_later() -> None:
-    world = World(msgspec.structs.replace(TARGET, quiet_seconds=10.0, quiet_cap_seconds=60.0))
-    world.ship(world.push_app("2.3.0"), world.publish_model("1.0"))
-    world.ship(world.publish_model("1.0"))
-    world.clock.sleep(3600)
-    world.tell(world.push_app("2.4.0"))
-    assert world.pipeline().advance("vision") == "waits 10 s: quiet window"
-    world.clock.sleep(3)
-    world.tell(world.publish_model("1.1"))
-    world.run()
-    assert shipped(world) == ["r-1 2.3.0+1.0 retired", "r-2 2.4.0+1.1 live"]
-
-
-def test_a_label_that_is_half_a_character_is_an_answer_like_others() -> None:
+def test_a_model_released_with_an_override_stays_when_code_comes_if_it_was_uploaded_last() -> None:
     world = released()
-    world.ship(world.publish_model("1.1", says="half \ud83d"))
-    assert shipped(world)[-1] == "r-2 2.3.0+1.1 rejected"
-    report = world.commands().views.history("vision", "r-2").report
-    assert report is not None
-    assert report.rows[0].candidate[0][0] == "half ?"
+    world.ship(world.publish_model("1.1", says="honeycomb"))
+    later(world)
     world.ship(world.publish_model("1.2"))
-    assert users_meet(world) == ("2.3.0", "1.2")
+    later(world)
+    world.ship(world.publish_model("1.1", folder="1.1-again"))
+    assert world.version("").model_version == "1.2"
+    world.models.delete("models", "net/1.1/manifest.json")
+    body = ReleaseBody(reason="it was mended elsewhere", release="r-2", override=True)
+    world.commands().release("vision", "key-1", "ana", body)
+    world.run()
+    assert world.version("").model_version == "1.1"
+    world.ship(world.push_app("2.4.0"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "it was uploaded last, and is read from there"
+
+
+def test_code_does_not_take_an_older_model_where_the_live_one_is_deleted() -> None:
+    world = released("1.1")
+    for path in ("net/1.1/manifest.json", "net/1.1/model.onnx"):
+        world.models.delete("models", path)
+    world.ship(world.push_app("2.4.0"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.3.0", "1.1")
+    assert world.pipeline().advance("vision") == (
+        "LiveHalfGone: model 1.1 is live and is gone from where it was published, and nothing newer is there to go "
+        "with what is new: publish it again, or a newer one"
+    )
+    later(world)
+    world.ship(world.publish_model("1.1"))
+    seen = world.version("")
+    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1")
+
+
+def test_a_push_of_what_is_live_ends_the_healthy_release_of_what_it_takes_back() -> None:
+    world = released()
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.PLANNED)
+    later(world)
+    world.tell(world.push_app("2.3.0"))
+    world.run()
+    assert [release.phase for release in world.state.releases] == [Phase.LIVE, Phase.SUPERSEDED]

@@ -1,226 +1,79 @@
-"""Commands that cannot be taken, and what is true once they said so."""
+"""Commands that cannot be taken, are repeated or only tried: why, and what is on record of them."""
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 
-from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
 from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest
-from shipmate.errors import Conflict, NotFound, Retryable, ShipmateError
+from shipmate.errors import Conflict, Invalid, NotFound, Retryable, ShipmateError
 from tests.world import World, released
 
-NOBODYS = Digest(f"sha256:{'0' * 64}")
 
-
-def test_halves_that_do_not_fit_are_not_released_by_hand_and_not_blamed_for_it() -> None:
+def test_a_repeated_command_and_a_repeated_event_change_nothing():
     world = released()
-    world.ship(world.publish_model("2.0", contract="2"))
-    body = ReleaseBody(reason="try it", model=world.state.models[-1].digest)
-    with pytest.raises(
-        Conflict, match=r"model 2\.0 needs app contract 2, app 2\.3\.0 speaks 1: name two halves that fit"
-    ):
-        world.commands().release("vision", "key-1", "bo", body)
-    world.ship(world.push_app("3.0.0", contract="2"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("3.0.0", "2.0")
+    event = world.publish_model("1.1")
+    world.ship(event)
+    world.tell(event)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="no"))
+    world.run()
+    length = len(world.state.releases)
+    again = world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="no"))
+    world.run()
+    assert len(world.state.releases) == length
+    assert again.release == "r-3"
 
 
-def test_a_release_by_hand_names_what_was_published_before_and_comes_after_it() -> None:
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (ReleaseBody(reason="x", release="r-9"), NotFound, "there is no release 'r-9'; see the list of releases"),
+        (ReleaseBody(reason="x"), Conflict, "r-1 is live with this pair already"),
+        (ReleaseBody(reason="x", if_live="r-7"), Conflict, "you asked for this while r-7 is live, and r-1 is"),
+        (
+            ReleaseBody(reason="x", release="r-1", app=f"sha256:{'0' * 64}"),
+            Invalid,
+            "give either release, or app and model, or none of them for the newest pair",
+        ),
+        (ReleaseBody(reason="x", app=f"sha256:{'0' * 64}"), NotFound, "no app image with digest sha256:000"),
+    ],
+    ids=["unknown release", "already live", "if_live race", "two ways at once", "unknown digest"],
+)
+def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error, message):
+    world = released()
+    length = world.state.length
+    with pytest.raises(error, match=message):
+        world.commands().release("vision", "key", "bo", body)
+    assert world.state.length == length
+
+
+def test_a_dry_run_gives_the_plan_and_records_nothing():
     world = released("1.1")
-    world.tell(world.push_app("2.4.0"))
-    world.run_until_phase(Phase.BUILT)
-    older = ReleaseBody(reason="1.1 is worse", release="r-1")
-    answer = world.commands().release("vision", "key-1", "ana", older)
-    assert answer.message == (
-        "releases app 2.3.0 with model 1.0; then comes app 2.4.0 with model 1.1, which was published before: "
-        "set a hold to keep it back"
-    )
-    world.run()
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1")
-    answer = world.commands().release("vision", "key-2", "ana", older)
-    assert answer.message == "releases app 2.3.0 with model 1.0"
-    world.run()
-    assert world.version("").model_version == "1.0"
+    length = world.state.length
+    answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="x", release="r-1", dry_run=True))
+    assert not answer.accepted
+    assert answer.message == "would be taken: releases app 2.3.0 with model 1.0"
+    assert world.state.length == length
 
 
-def test_a_release_whose_image_is_lost_for_good_is_nothing_to_go_back_to() -> None:
-    world = released()
-    world.ship(world.publish_model("1.1"))
-    image = world.state.release(1).image
-    assert image is not None
-    del world.registry.manifests["vision"][image]
-    world.models.delete("models", "net/1.0/manifest.json")
-    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
-    world.run()
-    assert world.state.release(3).ended_because == "ImageGone"
-    assert (world.state.release(2).phase, world.state.hold) == (Phase.LIVE, None)
-    assert len(world.state.releases) == 3, "a rollback that failed before it touched anything undoes nothing"
-    with pytest.raises(Conflict, match="r-1 has lost its image for good: release it instead"):
-        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="worse", to="r-1"))
+def test_an_unknown_target_is_named_with_those_there_are():
+    with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
+        World().commands().views.status("nobody")
 
 
-def test_a_hold_is_in_force_when_somebody_else_is_told_of_it() -> None:
-    world = intended()
-    hold = HoldBody(reason="stop")
-    world.cluster.fail("patch_deployment", Retryable("the API server is away"))
+def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
+    world = released("1.1")
+    world.queue.away = True
     with pytest.raises(Retryable):
-        world.commands().hold("vision", "key-1", "ana", hold)
-    assert fence(world) < world.state.fence
-    with pytest.raises(Conflict, match="vision is held already by ana: stop"):
-        world.commands().hold("vision", "key-2", "bo", HoldBody(reason="is it held?", dry_run=True))
-    assert fence(world) < world.state.fence, "a dry run changes nothing"
-    with pytest.raises(Conflict, match="vision is held already by ana: stop"):
-        world.commands().hold("vision", "key-2", "ana", hold)
-    assert fence(world) == world.state.fence
-
-
-def test_a_hold_on_everything_is_set_over_one_on_models_which_is_in_force_again_after_it() -> None:
-    world = released()
-    commands = world.commands()
-    commands.hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
-    with pytest.raises(Conflict, match='held already by ana, models only: audit; a hold with "scope": "all" can be'):
-        commands.hold("vision", "key-2", "bo", HoldBody(reason="incident", scope="app"))
-    answer = commands.hold("vision", "key-3", "bo", HoldBody(reason="incident"))
-    assert answer.message == (
-        "nothing new ships until somebody resumes; a hold on models by ana is in force again then: audit"
-    )
-    assert commands.views.status("vision").hold == "bo: incident; under it a hold on models by ana: audit"
-    world.ship(world.push_app("2.4.0"), world.publish_model("1.1"))
-    assert world.version("").app_version == "2.3.0"
-    answer = commands.resume("vision", "key-4", "bo", ResumeBody(reason="it is over"))
-    assert answer.message.endswith("; a hold on models by ana is in force again: audit")
-    world.run()
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.0")
-    commands.resume("vision", "key-5", "ana", ResumeBody(reason="audited"))
-    world.run()
-    assert world.version("").model_version == "1.1"
-
-
-def test_a_persons_hold_outlives_the_hold_of_an_automatic_rollback() -> None:
-    world = released()
-    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
-    world.ship(world.publish_model("1.1"))
-    world.broken_doors.add("2.4.0")
-    world.ship(world.push_app("2.4.0"))
-    assert world.state.hold is not None
-    assert (world.state.hold.author, world.state.hold.scope) == ("shipmate", "all")
-    world.commands().resume("vision", "key-2", "bo", ResumeBody(reason="the fixed app is on its way"))
-    world.ship(world.push_app("2.4.1"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.1", "1.0"), "what ana holds stays held"
-
-
-def test_who_releases_what_is_held_is_told_whose_hold_that_lifts() -> None:
-    world = released()
-    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="app"))
-    world.ship(world.push_app("2.4.0"))
-    asked = ReleaseBody(reason="it is urgent", dry_run=True)
-    words = "releases app 2.4.0 with model 1.0, and lifts a hold on apps by ana: audit"
-    assert world.commands().release("vision", "key-2", "cy", asked).message == f"would be taken: {words}"
-    assert world.commands().release("vision", "key-2", "cy", ReleaseBody(reason="it is urgent")).message == words
-    world.run()
-    assert world.version("").app_version == "2.4.0"
-
-
-def test_what_is_held_twice_is_not_released_by_lifting_one_hold() -> None:
-    world = released()
-    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="app"))
-    world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
-    world.ship(world.push_app("2.4.0"))
-    with pytest.raises(Conflict, match="a hold by bo is in force, and a hold on apps by ana under it: resume first"):
-        world.commands().release("vision", "key-3", "cy", ReleaseBody(reason="it is urgent"))
-
-
-def test_a_release_by_hand_stays_although_what_was_live_had_been_uploaded_again() -> None:
-    world = released("1.1")
-    later(world)
-    world.ship(world.publish_model("1.1"))
-    world.commands().release("vision", "key-1", "ana", ReleaseBody(reason="1.1 is worse", release="r-1"))
+        world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    world.queue.away = False
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
     world.run()
     assert world.version("").model_version == "1.0"
-    assert world.pipeline().advance("vision") == "AlreadyReleased: the newest pair was r-2, retired"
 
 
-def test_code_released_with_an_override_stays_when_a_model_comes() -> None:
-    world = released()
-    world.failing_apps.add("2.4.0")
-    world.ship(world.push_app("2.4.0"))
-    world.failing_apps.clear()
-    for version in ("2.3.0", "2.4.0"):
-        later(world)
-        world.ship(world.push_app(version))
-    body = ReleaseBody(reason="it is meant", release="r-2", override=True)
-    world.commands().release("vision", "key-1", "ana", body)
-    world.run()
-    assert world.version("").app_version == "2.4.0"
-    world.ship(world.publish_model("1.1"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "the tag points to it"
-
-
-def test_a_model_released_with_an_override_stays_when_code_comes_if_it_was_uploaded_last() -> None:
-    world = released()
-    world.ship(world.publish_model("1.1", says="honeycomb"))
-    later(world)
-    world.ship(world.publish_model("1.2"))
-    later(world)
-    world.ship(world.publish_model("1.1", folder="1.1-again"))
-    assert world.version("").model_version == "1.2"
-    world.models.delete("models", "net/1.1/manifest.json")
-    body = ReleaseBody(reason="it was mended elsewhere", release="r-2", override=True)
-    world.commands().release("vision", "key-1", "ana", body)
-    world.run()
-    assert world.version("").model_version == "1.1"
-    world.ship(world.push_app("2.4.0"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1"), "it was uploaded last, and is read from there"
-
-
-def test_code_does_not_take_an_older_model_where_the_live_one_is_deleted() -> None:
-    world = released("1.1")
-    for path in ("net/1.1/manifest.json", "net/1.1/model.onnx"):
-        world.models.delete("models", path)
-    world.ship(world.push_app("2.4.0"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.3.0", "1.1")
-    assert world.pipeline().advance("vision") == (
-        "LiveHalfGone: model 1.1 is live and is gone from where it was published, and nothing newer is there to go "
-        "with what is new: publish it again, or a newer one"
-    )
-    later(world)
-    world.ship(world.publish_model("1.1"))
-    seen = world.version("")
-    assert (seen.app_version, seen.model_version) == ("2.4.0", "1.1")
-
-
-def test_a_push_of_what_is_live_ends_the_healthy_release_of_what_it_takes_back() -> None:
-    world = released()
-    world.tell(world.push_app("2.4.0"))
-    world.run_until_phase(Phase.PLANNED)
-    later(world)
-    world.tell(world.push_app("2.3.0"))
-    world.run()
-    assert [release.phase for release in world.state.releases] == [Phase.LIVE, Phase.SUPERSEDED]
-
-
-def later(world: World) -> None:
-    world.clock.advance_to(world.clock.now() + timedelta(seconds=100))
-
-
-def intended() -> World:
-    """Return a world with r-1 live, and r-2 about to be patched in."""
-    world = released()
-    world.tell(world.publish_model("1.1"))
-    world.run_until_phase(Phase.INTENDED)
-    return world
-
-
-def fence(world: World) -> int:
-    return world.cluster.deployment("vision", "vision").fence or 0
+NOBODYS = Digest(f"sha256:{'0' * 64}")
 
 
 def only_an_app(world: World) -> None:
@@ -231,14 +84,14 @@ def one_release(world: World) -> None:
     world.ship(world.push_app("2.3.0"), world.publish_model("1.0"))
 
 
-def two_releases(world: World) -> None:
-    one_release(world)
-    world.ship(world.publish_model("1.1"))
-
-
 def one_rejected(world: World) -> None:
     one_release(world)
     world.ship(world.publish_model("1.1", says="honeycomb"))
+
+
+def two_releases(world: World) -> None:
+    one_release(world)
+    world.ship(world.publish_model("1.1"))
 
 
 def one_on_its_way_back(world: World) -> None:
@@ -293,12 +146,3 @@ def test_what_cannot_be_asked_for_now_says_why_and_leaves_no_entry(
     with pytest.raises(error, match=message):
         ask("vision", "key-1", "bo", body)
     assert world.state.length == length
-
-
-def test_a_hold_on_a_deployment_that_never_rests_says_that_it_is_on_record() -> None:
-    world = released()
-    for _ in range(5):
-        world.cluster.fail("patch_deployment", Conflict("a test of the patch failed"))
-    with pytest.raises(Retryable, match="the hold is on record, but the Deployment changes faster than its fence can"):
-        world.commands().hold("vision", "key-1", "ana", HoldBody(reason="stop"))
-    assert world.state.hold is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.errors import NotAllowed, Retryable
 from tests.core.test_golden import as_text, state_file, state_of
-from tests.test_pipeline import refusing
+from tests.situations import refusing
 from tests.world import World
 
 HERE = Path(__file__).parent

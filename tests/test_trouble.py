@@ -1,0 +1,218 @@
+"""Trouble on the way, over in-memory ports: what is lost, refused or away, and what people see of it."""
+
+from shipmate.commands import HoldBody, ResumeBody
+from shipmate.core.ledger import Phase
+from shipmate.errors import Misconfigured, NotFound, Retryable
+from shipmate.ports import Blob
+from tests.situations import another_reads, clean_up, phases, refusing, shipped
+from tests.world import World, released
+
+
+def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_digest():
+    world = released()
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="a long holiday"))
+    world.ship(world.publish_model("1.1"))
+    image = clean_up(world)
+    world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="back again"))
+    world.run()
+    assert phases(world)[-1] == ("r-2", "live")
+    assert image in world.registry.manifests["vision"]
+
+
+class AllBut(set[str]):
+    """Every image but one."""
+
+    def __init__(self, good: str) -> None:
+        super().__init__()
+        self._good = good
+
+    def __contains__(self, image: object) -> bool:
+        return image != self._good
+
+
+def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    world.cluster.missing_images = AllBut(f"{world.registry.name}/vision@{world.state.release(1).image}")
+    world.run()
+    assert phases(world)[1:] == [("r-2", "rolled_back"), ("r-3", "live")]
+    assert world.state.release(2).ended_because == "ImagePullFailed"
+    assert not world.state.quarantine
+
+
+def test_an_image_that_would_not_become_the_same_again_is_not_gated():
+    world = World()
+    world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
+    world.run_until_phase(Phase.BUILT)
+    clean_up(world)
+    world.registry.name = "moved.example"  # it is in the image's label of its base
+    world.run()
+    assert phases(world) == [("r-1", "rejected")]
+    assert "release the pair by hand" in (world.state.release(1).message or "")
+
+
+def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
+    world = World()
+    world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
+    world.run_until_phase(Phase.BUILT)
+    image = clean_up(world)
+    world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert image in world.registry.manifests["vision"]
+
+
+def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code_passes_it():
+    world = released()
+    world.tell(world.push_app("2.3.1"))
+    good = f"{world.registry.name}/vision@{world.state.release(1).image}"
+    world.cluster.missing_images = AllBut(good)
+    world.run()
+    assert world.state.release(2).message is not None
+    assert "cannot pull its image" in world.state.release(2).message
+    assert world.version("").app_version == "2.3.0"
+    world.cluster.missing_images = set()
+    world.ship(world.push_app("2.3.2"))
+    assert world.version("").app_version == "2.3.2"
+    assert not world.state.quarantine
+
+
+def test_a_release_that_a_policy_refuses_is_passed_by_newer_code() -> None:
+    world = released()
+    refusing(world, lambda patch: str(world.state.release(2).image) in patch)
+    world.ship(world.push_app("2.4.0"))
+    assert world.version("").app_version == "2.3.0"
+    assert world.state.release(2).message == "admission webhook denied the request: the image is not signed"
+    world.ship(world.push_app("2.4.1"))
+    assert phases(world) == [("r-1", "retired"), ("r-2", "superseded"), ("r-3", "live")]
+    assert world.state.release(2).message == (
+        "something was published while the API server refused this release: "
+        "admission webhook denied the request: the image is not signed"
+    )
+    assert not world.state.quarantine
+
+
+def test_a_release_waits_for_a_right_that_shipmate_lacks_whatever_is_published() -> None:
+    world = released()
+    patch = refusing(world, lambda patch: True)
+    world.ship(world.push_app("2.4.0"), world.publish_model("1.1"))
+    world.ship(world.push_app("2.4.1"))
+    assert [phase for _, phase in phases(world)] == ["live", "intended"]
+    world.cluster.patch_deployment = patch  # type: ignore[method-assign] # somebody granted it
+    world.run()
+    assert [phase for _, phase in phases(world)] == ["retired", "retired", "live"]
+    assert world.version("").app_version == "2.4.1"
+
+
+def test_trouble_outside_is_recorded_and_tried_again():
+    world = released()
+    world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
+    world.ship(world.publish_model("1.1"))
+    assert phases(world)[-1] == ("r-2", "live")
+    assert "the API server is away" in world.story()
+
+
+def test_a_lost_reply_to_the_patch_makes_no_second_patch():
+    world = released()
+    before = len(world.cluster.history)
+    world.cluster.fail("patch_deployment", Retryable("connection reset"), after=True)
+    world.ship(world.publish_model("1.1"))
+    assert phases(world)[-1] == ("r-2", "live")
+    assert len(world.cluster.history) == before + 1
+
+
+def test_a_good_model_is_not_blamed_for_a_live_one_that_was_deleted():
+    world = released()
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.ship(world.publish_model("1.1"))
+    assert world.version("").model_version == "1.1"
+
+
+def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_it():
+    world = released()
+    event = world.publish_model("1.1")
+    world.models.delete("models", "net/1.1/model.onnx")
+    world.ship(event)
+    assert world.state.release(2).ended_because == "MissingFile"
+    assert not world.state.quarantine
+    world.ship(world.push_app("2.3.1"))
+    seen = world.version("")
+    assert (seen.model_version, seen.app_version) == ("1.0", "2.3.1")
+    world.ship(world.publish_model("1.1"))
+    assert world.version("").model_version == "1.1"
+
+
+def test_a_model_that_is_published_whole_while_its_build_misses_a_file_is_not_withdrawn() -> None:
+    world = released()
+    event, properties = world.publish_model("1.1"), world.models.properties
+    world.models.delete("models", "net/1.1/model.onnx")
+    world.tell(event)
+    world.run_until_phase(Phase.PLANNED)
+    missed = list[str]()
+
+    def mending(container: str, path: str) -> Blob:
+        try:
+            return properties(container, path)
+        except NotFound:
+            missed.append(path)
+            world.tell(world.publish_model("1.1"))
+            another_reads(world)
+            raise
+
+    world.models.properties = mending  # type: ignore[method-assign] # for the time being
+    world.run()
+    assert missed == ["net/1.1/model.onnx"]
+    assert world.version("").model_version == "1.1"
+    assert [phase for _, phase in phases(world)] == ["retired", "live"]
+
+
+def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    world.cluster.missing_images = {f"{world.registry.name}/vision@{world.state.release(2).image}"}  # for good
+    world.run()
+    assert phases(world)[-1] == ("r-2", "built")
+    world.ship(world.publish_model("1.2"))
+    assert phases(world)[1:] == [("r-2", "superseded"), ("r-3", "live")]
+    assert world.version("").model_version == "1.2"
+    assert not world.state.quarantine
+
+
+def test_a_door_in_lasting_trouble_does_not_keep_the_fix_from_shipping():
+    world = released()
+    world.broken_doors.add("2.3.0")
+    world.ship(world.push_app("2.3.1"))
+    assert phases(world)[-1] == ("r-2", "live")
+
+
+def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
+    world = released()
+    world.broken_doors.add("2.3.1")
+    world.ship(world.push_app("2.3.1"))
+    assert phases(world) == [("r-1", "retired"), ("r-2", "rolled_back"), ("r-3", "live")]
+    assert world.version("").app_version == "2.3.0"
+    assert world.state.hold is not None
+    assert "r-2 failed: not verified at http://door.test" in world.state.hold.reason
+    world.commands().resume("vision", "key", "ana", ResumeBody(reason="seen"))
+    world.run()
+    assert world.version("").app_version == "2.3.0"
+
+
+def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish():
+    world = released()
+    world.cluster.fail("create_gate_pod", Misconfigured("Deployment vision/vision has no container 'app'"))
+    world.ship(world.publish_model("1.1"))
+    assert phases(world)[-1] == ("r-2", "live")
+    assert "has no container 'app'" in world.story()
+
+
+def test_an_image_that_is_lost_for_good_before_users_met_it_needs_no_rollback_and_no_hold() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.INTENDED)
+    clean_up(world)
+    world.registry.name = "moved.example"
+    world.run()
+    assert shipped(world) == ["r-1 2.3.0+1.0 live", "r-2 2.3.0+1.1 rejected"]
+    assert (world.state.release(2).ended_because, world.state.hold) == ("ImageGone", None)
