@@ -519,11 +519,11 @@ def test_the_controllers_account_can_touch_nothing_else(real: RealWorld) -> None
         "patch another Deployment": lambda: real.real.patch_deployment(real.namespace, "other", label),
         "read a Deployment elsewhere": lambda: real.real.deployment("kube-system", "vision"),
         "list pods elsewhere": lambda: real.real.pods("kube-system", "a=b"),
-        "read secrets": lambda: real.real._send("GET", f"{api}/secrets"),
-        "read configuration": lambda: real.real._send("GET", f"{api}/configmaps"),
-        "run a command in a pod": lambda: real.real._send("POST", f"{api}/pods/x/exec?command=id"),
-        "get a token": lambda: real.real._send("POST", f"{api}/serviceaccounts/shipmate/token", body=b"{}"),
-        "delete the Deployment": lambda: real.real._send(
+        "read secrets": lambda: real.real._server.send("GET", f"{api}/secrets"),
+        "read configuration": lambda: real.real._server.send("GET", f"{api}/configmaps"),
+        "run a command in a pod": lambda: real.real._server.send("POST", f"{api}/pods/x/exec?command=id"),
+        "get a token": lambda: real.real._server.send("POST", f"{api}/serviceaccounts/shipmate/token", body=b"{}"),
+        "delete the Deployment": lambda: real.real._server.send(
             "DELETE", f"/apis/apps/v1/namespaces/{real.namespace}/deployments/vision"
         ),
     }
