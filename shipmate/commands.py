@@ -361,6 +361,11 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
         return wanted, undone
     if body.if_live is not None and undone is not serving:
         raise Conflict(f'{undone.name} is rolling out over {serving.name}: say with "to" which release to go back to')
+    if is_as_left and serving.is_rollback:
+        raise Conflict(
+            f"{serving.name} rolled back to the pair of r-{serving.to} already: to go back further, name a release "
+            'with "to"'
+        )
     if is_as_left:
         return _last_other(state, serving), serving
     wanted = (_of_failed_rollback(state, seen) if undone is serving else None) or serving

@@ -173,6 +173,19 @@ def test_a_rollback_of_what_was_live_during_another_rollout_asks_where_to() -> N
     assert users_meet(world) == ("2.3.0", "1.0")
 
 
+def test_who_rolls_back_after_a_rollback_says_where_to() -> None:
+    world = released("1.1", "1.2")
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
+    world.run()
+    again = RollbackBody(reason="worse, as the alert says")
+    words = 'r-4 rolled back to the pair of r-2 already: to go back further, name a release with "to"'
+    with pytest.raises(Conflict, match=words):
+        world.commands().rollback("vision", "key-2", "ana", again)
+    world.commands().rollback("vision", "key-3", "ana", msgspec.structs.replace(again, to="r-1"))
+    world.run()
+    assert world.version("").model_version == "1.0"
+
+
 def test_a_rollback_under_a_hold_says_whose_hold_stays() -> None:
     world = released("1.1")
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))

@@ -125,9 +125,8 @@ def _cleared(book: Book, release: Release) -> Finding:
 
 
 def _live(book: Book, release: Release) -> Finding:
-    words, active = f"is live since {_at(release.moved_at)}", book.state.active
-    failed = active.undoes if active is not None and active.is_rollback else book.state.rollback_due
-    if failed not in (None, release.number):
+    words, failed = f"is live since {_at(release.moved_at)}", book.state.rollback_due
+    if failed is not None:
         words += f"; users may meet r-{failed} all the same, which is not undone yet"
         return _told(book, release, "live", words, book.upcoming)
     words += ": users are answered by it"
@@ -229,7 +228,7 @@ def _of_half(book: Book, key: str) -> Finding:
     elif waiting is not None and half.digest in (waiting.app, waiting.model) and half.digest not in state.quarantine:
         todo = f"publish the half that fits; {book.upcoming}"
         return Finding(name, "waiting", f"{name} waits: {waiting.message}", todo, [*events, waiting], waiting.reason)
-    elif (alone := _without_partner(book, half)) is not None:
+    elif (alone := _without_partner(book, half)) is not None and not _was_barred(book, numbers):
         return Finding(name, "waiting", f"{name} waits: {alone.message}", book.upcoming, events, alone.reason)
     if numbers:
         return _led_to(_of_release(book, str(numbers[-1])), name, f"{name}: ", events)
@@ -248,6 +247,11 @@ def _without_partner(book: Book, half: AppHalf | ModelHalf) -> plan.Idle | None:
     newest, waiting = pairs.newest_pair(state)
     is_head = half in (*state.apps[-1:], *state.models[-1:]) and half.digest not in state.quarantine
     return plan.waiting_reason(state, waiting) if is_head and newest is None else None
+
+
+def _was_barred(book: Book, numbers: Sequence[int]) -> bool:
+    """Whether the pair of the last of these releases is quarantined: that says more than what is missing since."""
+    return bool(numbers) and book.release(numbers[-1]).pair.key in book.state.quarantine
 
 
 def _of_pair(book: Book, key: str) -> Finding:

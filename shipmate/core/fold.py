@@ -247,7 +247,8 @@ def _planned(state: State, entry: Planned) -> State:
     )
     known = {release.number for release in releases}
     verified = tuple(number for number in state.verified if number in known)
-    due = state.rollback_due if entry.to is None else None  # what is to be undone is, until a rollback or a live one
+    is_due = entry.to is not None and entry.undoes not in (None, state.live)  # users may meet it until one is live
+    due = entry.undoes if is_due else state.rollback_due
     state = replace(state, releases=releases, verified=verified, rollback_due=due)
     if entry.request is not None:
         state = replace(state, requests={**state.requests, entry.request: entry.release})
@@ -375,15 +376,19 @@ def _failed(state: State, entry: Failed) -> State:
     touched = release.phase is not Phase.PLANNED
     state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
     state = _quarantined(state, entry.quarantine)
-    if release.is_rollback and not touched:  # its image is gone: what it should undo is still to be undone
-        return replace(_without_image(state, release.image), rollback_due=release.undoes)
+    if release.is_rollback and not touched:  # its image is gone, and what is to be undone still is
+        return _without_image(state, release.image)
     # there is no rollback of a rollback, and nothing to undo before the first release was live
     undo = not release.is_rollback and state.live is not None
     return replace(state, rollback_due=entry.release if undo else None)
 
 
 def _without_image(state: State, image: Digest | None) -> State:
-    releases = tuple(replace(old, image=None) if old.image == image else old for old in state.releases)
+    """Forget an image that is lost: nothing can go back to it. What waits for traffic looks for its image itself."""
+    waits = (Phase.HELD, Phase.CLEARED)
+    releases = tuple(
+        replace(old, image=None) if old.image == image and old.phase not in waits else old for old in state.releases
+    )
     return replace(state, releases=releases)
 
 
@@ -417,10 +422,7 @@ def _errored(state: State, entry: Errored) -> State:
 
 
 def _superseded(state: State, entry: Superseded) -> State:
-    release = state.release(entry.release)
-    state = _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
-    # a rollback that gave way to a person's wish: what it should undo is to be undone, should that come to nothing
-    return replace(state, rollback_due=release.undoes) if release.is_rollback else state
+    return _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------

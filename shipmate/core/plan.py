@@ -130,7 +130,7 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         back_to = state.release(asked.to)
         number, image = back_to.number, back_to.image
         return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
-    bad = state.release(state.rollback_due) if state.rollback_due not in (None, state.live) else None
+    bad = state.release(state.rollback_due) if state.rollback_due is not None else None
     if bad is not None and not _gave_way(state, bad) and (good := last_good(state)) is not None:
         why = f"{bad.name} failed: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
@@ -213,7 +213,7 @@ def gives_way(release: Release, state: State) -> bool:
 
 def _gave_way(state: State, bad: Release) -> bool:
     """Whether a person's wish goes before the rollback of what failed: that was tried, and was in lasting trouble."""
-    last = next((old for old in reversed(state.releases) if old.undoes == bad.number), None)
+    last = next((old for old in reversed(state.releases) if old.is_rollback and old.number > bad.number), None)
     return state.request is not None and last is not None and last.phase is Phase.SUPERSEDED
 
 

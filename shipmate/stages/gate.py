@@ -211,10 +211,16 @@ def _ask_once(context: Context, target: Target, pod: PodView, release: Release, 
         pod.namespace, pod.name, where.port, "POST", "/score", question([asked.photo]), headers, timeout=_ASK_SECONDS
     )
     seconds = (context.clock.now() - started).total_seconds()
-    if status != 200 and (400 <= status < 500 or release.stage_attempt >= PATIENCE) and status != 429:
+    is_busy, is_last = status == 429, release.stage_attempt >= PATIENCE
+    if not is_busy and (400 <= status < 500 or (status != 200 and is_last)):
         words = body[:300].decode(errors="replace")
         raise RejectedError("CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}")
-    answer = parse_answer(status, reply_headers, body, seconds)
+    try:
+        answer = parse_answer(status, reply_headers, body, seconds)
+    except Retryable as error:
+        if is_busy or not is_last:
+            raise
+        raise RejectedError("CandidateAnswerUnusable", f"asked about {asked.question.file}: {error}") from error
     return Reply(answer.predictions, answer.seconds)
 
 

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.2
 def image_reference(release: Release, target: Target, cluster: Cluster) -> str:
     """Return the release's image by digest, as the cluster's nodes pull it."""
     if release.image is None:
-        raise Rejected("ImageGone", f"{release.name} has no image on record; release its pair again")
+        raise AssertionError(release)
     return f"{cluster.registry}/{target.release.repository}@{release.image}"
 
 

@@ -247,6 +247,15 @@ def test_a_half_without_a_partner_says_what_is_missing() -> None:
     assert found.verdict.startswith("app A2 waits: model M2 is live and is gone from where it was published")
 
 
+def test_a_first_half_that_its_gate_rejected_says_so_although_nothing_is_left_to_release() -> None:
+    story = Story().app("A1").model("M1").plan("A1", "M1", "model").build().reject(pair("A1", "M1").key)
+    found = why(story, "M1")
+    assert (found.fate, found.release, found.reason) == ("rejected", "r-1", "GateFailed")
+    assert found.verdict.startswith(
+        "model M1: r-1 (app A1, model M1) was rejected (GateFailed), and users never met it: 1 is wrong"
+    )
+
+
 def test_a_half_that_was_passed_over_before_a_release_of_it_began() -> None:
     story = Story().ship_first().app("A2").app("A3")
     assert told(story, "A2") == (

@@ -410,6 +410,43 @@ def test_a_rollback_that_failed_sets_no_hold_lifts_none_and_is_not_rolled_back()
     assert held.state.hold is not None
 
 
+def failed_in_the_cluster() -> Story:
+    """Return a story in which r-2 is live, and r-3, which users met, failed."""
+    story = Story().ship_first().app("A2").ship("A2", "M1").app("A3")
+    return story.plan("A3", "M1").build().gate().intend().roll_out().fail()
+
+
+def test_what_failed_is_to_be_undone_until_something_is_live() -> None:
+    story = failed_in_the_cluster()
+    assert story.state.rollback_due == 3
+    story.plan_rollback(2, 3).supersede()
+    assert story.state.rollback_due == 3, "the automatic rollback gave way"
+    story.plan_rollback(1, 2).build().intend().supersede()
+    assert story.state.rollback_due == 3, "a person's rollback of what is live gave way too"
+    story.plan_rollback(1, 2).fail(stage="build")
+    assert story.state.rollback_due == 3, "and another's image is lost"
+    story.plan_rollback(2, 3).build().intend().roll_out().go_live()
+    assert story.state.rollback_due is None
+
+
+def test_what_a_person_rolled_back_before_it_was_live_is_to_be_undone() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().gate().intend().supersede()
+    assert story.state.rollback_due is None
+    assert story.plan_rollback(1, 2).state.rollback_due == 2
+
+
+def test_a_lost_image_is_forgotten_by_all_but_what_waits_for_traffic() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1")
+    image = story.state.release(1).image
+    story.plan("A1", "M1", "request").build().gate().hold().park()
+    story.plan_rollback(1, 2).fail(stage="build")
+    assert [release.image for release in story.state.releases if release.pair == pair("A1", "M1")] == [
+        None,
+        image,
+        None,
+    ]
+
+
 @pytest.mark.parametrize(
     ("told", "due"),
     [

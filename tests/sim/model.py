@@ -291,14 +291,18 @@ def phase(entries: Entries, number: int) -> Phase:
 
 
 def image(entries: Entries, number: int) -> Digest | None:
-    """Return a release's image: the one built, or a rollback's given one; None since a rollback missed it."""
+    """Return a release's image: the one built, or a rollback's given one; None since a rollback missed it.
+
+    One that waits for traffic by then keeps the name of its image.
+    """
     found = None
     for index, entry in enumerate(entries):
         if type(entry) in (Planned, Built) and entry.release == number:
             found = entry.image
         elif type(entry) is Failed and _missed_its_image(entries, index):
-            lost = plan_of(entries, entry.release).image
-            found = None if found == lost else found
+            lost, waits = plan_of(entries, entry.release).image, (Phase.HELD, Phase.CLEARED)
+            is_planned = any(isinstance(each, Planned) and each.release == number for each in entries[:index])
+            found = None if found == lost and not (is_planned and phase(entries[:index], number) in waits) else found
     return found
 
 
@@ -419,18 +423,16 @@ def verified(entries: Entries) -> tuple[int, ...]:
 
 
 def rollback_due(entries: Entries) -> int | None:
-    """Return the failed release whose damage nobody began to undo."""
+    """Return what users may meet although it failed, or although a person rolled it back before it was live."""
     for place in range(len(entries) - 1, -1, -1):
-        entry = entries[place]
-        if isinstance(entry, Live) or (isinstance(entry, Planned) and entry.to is not None):
+        entry, until_then = entries[place], entries[:place]
+        if isinstance(entry, Live):
             return None
-        if not isinstance(entry, (Failed, Superseded)):
-            continue
-        ended = plan_of(entries, entry.release)
-        if ended.to is not None:
-            return ended.undoes if isinstance(entry, Superseded) or _missed_its_image(entries, place) else None
-        if isinstance(entry, Failed):
-            return entry.release if live(entries[:place]) is not None else None
+        if isinstance(entry, Planned) and entry.to is not None and entry.undoes not in (None, live(until_then)):
+            return entry.undoes
+        if isinstance(entry, Failed) and not _missed_its_image(entries, place):
+            is_forward = plan_of(entries, entry.release).to is None
+            return entry.release if is_forward and live(until_then) is not None else None
     return None
 
 

@@ -58,6 +58,27 @@ def test_a_candidate_that_is_slow_each_time_is_rejected() -> None:
     assert release.message == "the slowest answer took 46.00 s, allowed 5.00 s"
 
 
+def test_a_candidate_that_answers_in_another_form_is_asked_three_times_and_rejected() -> None:
+    world = released()
+    answering = world.cluster.answering
+
+    def answer(asked: Asked) -> Reply:
+        status, headers, body = answering(asked)
+        return status, headers, b'{"labels": ["daisy"]}' if asked.path == "/score" else body
+
+    world.cluster.answering = answer
+    world.ship(world.publish_model("1.1"))
+    release = world.state.release(2)
+    assert (release.phase, release.ended_because, release.attempt) == (
+        Phase.REJECTED,
+        "CandidateAnswerUnusable",
+        PATIENCE,
+    )
+    assert release.message == (
+        'asked about golden/flower.jpg: /score answered in an unknown shape: {"labels": ["daisy"]}'
+    )
+
+
 def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     world = released()
     ask = world.ask

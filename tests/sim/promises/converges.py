@@ -1,7 +1,6 @@
 """Invariant 5: when faults stop, the target converges; what is in trouble for good does not keep it from that."""
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from shipmate.core.events import ImagePushed
 from shipmate.core.ledger import AppHalf, Errored, ModelHalf, Phase, Planned, Received, Rejected, Resolved, Skipped
@@ -98,7 +97,7 @@ def _newest_is_live(seen: Seen) -> Iterator[str]:
     for pair in _under_hold(seen, entries):
         if pair == live or (live is not None and _is_older(seen, pair, live)):
             return
-        published = max(place for place, half in _first_told(seen) if half.digest in (pair.app, pair.model))
+        published = max(_first_told(seen, half) for half in _halves(entries, pair))
         tried = [
             number
             for number, (_, planned) in seen.planned.items()
@@ -133,12 +132,16 @@ def _since(seen: Seen, number: int) -> int:
     return max([seen.planned[number][0], *plans, *unread])
 
 
-def _first_told(seen: Seen) -> list[tuple[int, AppHalf | ModelHalf]]:
-    """Return each publication once, at the place where it was resolved first; a late repeat tells nothing new."""
-    first: dict[tuple[str, datetime], tuple[int, AppHalf | ModelHalf]] = {}
-    for place, entry in seen.each(Resolved):
-        first.setdefault((entry.half.digest, entry.half.published_at), (place, entry.half))
-    return list(first.values())
+def _halves(entries: model.Entries, pair: Pair) -> list[AppHalf | ModelHalf]:
+    """Return the halves of a pair as they are known last."""
+    return [half for half in (*model.apps(entries), *model.models(entries)) if half.digest in (pair.app, pair.model)]
+
+
+def _first_told(seen: Seen, half: AppHalf | ModelHalf) -> int:
+    """Return the place at which this publication of a half was resolved first; a late repeat tells nothing new."""
+    same = (half.digest, half.published_at)
+    told = (place for place, entry in seen.each(Resolved) if (entry.half.digest, entry.half.published_at) == same)
+    return min(told, default=-1)
 
 
 def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shipmate.core.ledger import AppHalf, Phase, Resolved
+from shipmate.core.ledger import AppHalf, Phase, Rejected, Resolved
 from tests.sim import model
 from tests.sim.history import Half
 from tests.sim.seen import Seen
@@ -34,16 +34,21 @@ def _grew_older(seen: Seen, intent: int, number: int) -> Iterator[str]:
         is_bad = before != serving and model.phase(until, before) in (Phase.FAILED, Phase.SUPERSEDED)
         for kind, published in (("app", seen.run.truth.apps), ("model", seen.run.truth.models)):
             old, new = getattr(pair, kind), getattr(seen.planned[number][1].pair, kind)
-            known = [half for half in published if _was_read(seen, half, intent)]
+            planned = {old: seen.planned[before][0], new: seen.planned[number][0]}
+            known = [half for half in published if _was_read(seen, half, intent, planned.get(half.digest, intent))]
             order = {half.digest: place for place, half in enumerate(known)}  # what was published again is newer
             if order.get(new, -1) < order.get(old, -1) and not is_bad and old not in barred:
                 yield f"r-{number} was patched in with an older {kind} than r-{before} had"
 
 
-def _was_read(seen: Seen, half: Half, place: int) -> bool:
-    """Whether a publication was resolved by then: a model's upload itself, an app's push by what its tag points to."""
+def _was_read(seen: Seen, half: Half, until: int, planned: int) -> bool:
+    """Whether a publication was resolved by then: a model's upload itself, an app's push by what its tag points to.
+
+    One that was withdrawn since, before the release that brings this half was planned, is not what it brings.
+    """
+    withdrawn = [place for place, entry in seen.each(Rejected) if entry.withdrawn == half.digest and place < planned]
     for index, entry in seen.each(Resolved):
-        if index < place and entry.half.digest == half.digest:
+        if max(withdrawn, default=-1) < index < until and entry.half.digest == half.digest:
             is_app = isinstance(entry.half, AppHalf)
             if seen.instant(entry) >= half.at if is_app else entry.half.published_at == half.at:
                 return True
