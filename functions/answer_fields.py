@@ -11,14 +11,15 @@ ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
         "target": "the target's name",
         "serving": "the release that users are answered by; null: none was live yet",
         "active": "the release that is on its way, null if there is none",
-        "hold": "who holds the target since when and why, null if nobody does",
+        "hold": "who holds the target, what of it, and why; null if nobody does (since when: GET …/resume)",
         "next": "what happens next, or why nothing does: a sentence",
         "reason": "the reason code where nothing happens; docs/operating.md has a section for each",
         "app_head": "the version of the newest app that is known",
         "model_head": "the version of the newest model that is known",
         "quarantined": "digests of halves and keys of pairs that ship only by an override",
         "public_url": "where users ask",
-        "drift": "what else than the live release the Deployment asks for, or why nobody can tell; null: nothing",
+        "drift": "what else than the live release the Deployment asks for, or why nobody can tell; null: nothing, or a "
+        "release is on its way or none was live yet, when nobody looks",
     },
     "Release": {
         "number": "its number in its target; people write r-42",
@@ -55,7 +56,7 @@ ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
         "cost": "what its build moved, null before it",
     },
     "StageRecord": {
-        "stage": "plan, build, gate, rollout or verify",
+        "stage": "intake, plan, build, gate, rollout or verify",
         "outcome": "how it ended",
         "ended_at": "when it ended",
         "seconds": "how long it took",
@@ -81,7 +82,7 @@ ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
         "mounted": "bytes that the registry took over from another repository",
         "reused": "bytes that were there already",
     },
-    "Pair": {"app": "the app image, by digest", "model": "the model's manifest, by digest"},
+    "Pair": {"app": "the app image, by digest", "model": "the model, by the digest of its manifest or its only file"},
     "Answer": {
         "accepted": "whether it is on record; never that it is done. false: a dry run",
         "message": "what is being done, or would be: a sentence",
@@ -119,7 +120,7 @@ ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
         "under": "a narrower hold, which is in force again when this one is lifted",
     },
     "Explanation": {
-        "target": "the target whose ledger says so",
+        "target": "the target whose ledger says so, or the ledger of events that concern none",
         "kind": "release, model, app, pair, hold, request or event",
         "name": "what it is, for people",
         "fate": "what became of it, in a word; docs/api.md says what each means",

@@ -79,7 +79,8 @@ class Story:
         finally:
             seen = users.stop()
         serving = self._api.get()["serving"]
-        screen.done(f"users were and are answered by r-{serving['number']}: model {serving['model_version']}")
+        pair = f"model {serving['model_version']}, app {serving['app_version']}"
+        screen.done(f"users were and are answered by r-{serving['number']}: {pair}")
         screen.step("closing table")
         for line in closing_table(self._releases):
             screen.line("  " + line)

@@ -18,7 +18,7 @@ from shipmate.core.refs import Digest, Pair
 from shipmate.errors import ShipmateError
 
 MEMORY = timedelta(hours=26)
-"""How long event ids and idempotency keys are remembered: Event Grid repeats an event for 24 hours at most."""
+"""How long event ids are remembered: Event Grid repeats an event for 24 hours at most."""
 HALVES_KEPT = 50
 RELEASES_KEPT = 200
 REFUSALS_KEPT = 50
