@@ -170,6 +170,11 @@ listen {door.name}
 """
 
 
+def _places(text: str) -> set[tuple[str, int]]:
+    """Return the addresses and ports of the doors in a configuration."""
+    return {(address, int(port)) for address, port in re.findall(r"^    bind (\S+):(\d+)$", text, re.MULTILINE)}
+
+
 def fingerprint(text: str) -> str:
     """Return a short name for a text, the same for the same text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -193,7 +198,8 @@ class HAProxy:
             self._program.stop()
             self._wait_for_worker()
             return
-        if self._works_by() == text:
+        works_by = self._works_by()
+        if works_by == text:
             return
         fresh = self._state / "haproxy.cfg.new"
         fresh.write_text(text)
@@ -220,6 +226,13 @@ class HAProxy:
                 self._program.stop()
                 self._configuration.unlink()
             raise
+        self._wait_for_closed(_places(works_by) - _places(text))
+
+    def _wait_for_closed(self, places: Iterable[tuple[str, int]]) -> None:
+        """Return when nobody comes in there any more: the worker from before may close its doors a moment later."""
+        deadline = time.monotonic() + CLOSES_WITHIN_SECONDS
+        while any(cannot_listen(*place) for place in places) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _serves(self, text: str, *, reload: bool) -> bool:
         """Return whether HAProxy works by this configuration; ask it to read its file until it does.

@@ -28,6 +28,7 @@ RIGHTS = (
     ("patch", "deployments.apps"),
     ("create", "services"),
     ("create", "serviceaccounts"),
+    ("get", "serviceaccounts"),
     ("create", "serviceaccounts/token"),
     ("create", "networkpolicies.networking.k8s.io"),
     ("create", "poddisruptionbudgets.policy"),
@@ -38,6 +39,7 @@ RIGHTS = (
 )
 """What the demo does with the context's rights; Shipmate itself gets only those of k8s/base."""
 
+ACCOUNT_WITHIN_SECONDS = 30.0
 PULL_WITHIN_SECONDS = 90.0
 ADDRESS_WITHIN_SECONDS = 60.0
 
@@ -132,9 +134,18 @@ def _namespace(cluster: TargetCluster) -> Iterator[str]:
     name = f"shipmate-preflight-{secrets.token_hex(3)}"
     cluster.run("create", "namespace", name)
     try:
+        _wait_for_account(cluster, name)
         yield name
     finally:
         cluster.run("delete", "namespace", name, "--wait=false")
+
+
+def _wait_for_account(cluster: TargetCluster, namespace: str) -> None:
+    """Return once the cluster has made the account that pods of a new namespace run under; it refuses them before."""
+    deadline = time.monotonic() + ACCOUNT_WITHIN_SECONDS
+    account = ("get", "serviceaccount", "default", "-n", namespace, "--ignore-not-found", "--output=name")
+    while not cluster.run(*account) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _pod(namespace: str, node: str, image: str) -> dict[str, Any]:

@@ -45,10 +45,10 @@ class Together(LoadScopeScheduling):
 def pytest_configure() -> None:
     """Ask no proxy for what is on this machine, and let no example of a property fail because the machine was busy.
 
-    Hypothesis gives each 200 ms by itself.
+    Hypothesis gives each 200 ms by itself. Its examples are the same in each run: what fails, fails by the change.
     """
     talk_directly()
-    settings.register_profile("patient", deadline=None)
+    settings.register_profile("patient", deadline=None, derandomize=True)
     settings.load_profile("patient")
 
 

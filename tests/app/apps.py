@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.localcloud.functions_host_process import free_port
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -52,9 +53,7 @@ class RunningApp:
 
 @contextlib.contextmanager
 def running(model: Path, **environment: str) -> Iterator[RunningApp]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {"MODEL_DIR": str(model), "HOST": "127.0.0.1", "PORT": str(port), "DRAIN_SECONDS": "0.5"}
     settings |= {"APP_VERSION": "2.3.0", "APP_REVISION": "abc", "SHIPMATE_RELEASE": "r-1", "SHIPMATE_PAIR": "p-1"}
     process = subprocess.Popen(

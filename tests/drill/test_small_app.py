@@ -1,7 +1,6 @@
 """The drill's small app, compiled and started: it keeps the app contract as far as Shipmate asks it."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from drill import models
 from drill.app_image import ensure_program
 from shipmate.core.answers import parse_answer, parse_version, question
+from tests.localcloud.functions_host_process import free_port
 
 pytestmark = [pytest.mark.app, pytest.mark.timeout(600)]  # the first compiles it
 
@@ -21,9 +21,7 @@ pytestmark = [pytest.mark.app, pytest.mark.timeout(600)]  # the first compiles i
 @contextmanager
 def running(folder: Path) -> Iterator[httpx.Client]:
     """Start the app over a model's folder and yield a client of it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {
         "MODEL_DIR": str(folder),
         "PORT": str(port),

@@ -193,7 +193,7 @@ def test_who_meets_the_old_certificate_late_leaves_the_new_client_alone(
             cluster.pods("n", "a=b")
         refused.append(True)
 
-    cluster, refused = Cluster(find, registry="registry.test"), []
+    cluster, refused = Cluster(find, registry="registry.test"), list[bool]()
     late = threading.Thread(target=ask_late)
     late.start()
     assert on_its_way.wait(30)

@@ -379,7 +379,7 @@ def test_a_token_that_is_long_in_coming_holds_up_no_other(azure: AzureRegistry) 
     def slowly(seen: Seen) -> Answer:
         if b"slow" in seen.body:
             asked.set()
-            go_on.wait(3)
+            go_on.wait(30)
             answered.set()
         return azure.answer(seen)
 

@@ -1,5 +1,6 @@
 """A real Functions host in a process of its own, with the sample app, for the tests of the host."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,18 @@ STORAGE_AWAY = (
 )
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.cycle(range(20_000 + 2_000 * (_WORKER % 4), 22_000 + 2_000 * (_WORKER % 4)))
+"""Ports that nobody is given who asks the kernel for any (it begins at 32768), others for each test process."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is still free when a program that starts slowly comes to listen there."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("the ports go round for ever")
 
 
 def until[T](ask: Callable[[], T], within_seconds: float = 60) -> T:

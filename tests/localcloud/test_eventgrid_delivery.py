@@ -106,7 +106,7 @@ def test_a_wrong_answer_does_not_validate(
     client.subscribe("wrong", topic=topic, endpoint=hook.url, wait_seconds=None)
     until(lambda: has_answered_otherwise(client, "wrong"))
     with pytest.raises(RelayError, match=re.escape(message)):
-        client.subscribe("wrong", topic=topic, endpoint=hook.url, wait_seconds=0.3)
+        client.wait_until_active("wrong", within_seconds=0.3)
 
 
 def has_answered_otherwise(client: RelayClient, subscription: str) -> bool:

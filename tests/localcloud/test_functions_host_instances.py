@@ -61,7 +61,7 @@ def test_every_instance_serves_and_one_runs_the_timers(trio: HostProcess) -> Non
     instances = set(trio.children())
     assert len(instances) == 3
     seen: set[int] = set()
-    until(lambda: seen.update(serving(trio)) or seen == instances)
+    until(lambda: seen.update(serving(trio)) or seen == instances)  # type: ignore[func-returns-value]
     (timekeeper,) = until(pid_of_ticks(trio, 0))
     dues = [tick["status"]["Next"] for tick in trio.records("tick")]
     assert len(dues) == len(set(dues)), "a tick was run twice"

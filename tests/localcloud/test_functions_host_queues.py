@@ -58,7 +58,8 @@ def account(azurite: Cloud) -> Account:
 @pytest.fixture(scope="module")
 def host(azurite: Cloud, account: Account, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
     folder = tmp_path_factory.mktemp("functions")
-    with running(HostProcess(folder, azurite.connection_string, instances=2)) as host:
+    app = edited_app(folder / "app", {"functionTimeout": "00:00:03"})
+    with running(HostProcess(folder / "host", azurite.connection_string, instances=2, app=app)) as host:
         until(lambda: is_there(account, host.work_queue))
         yield host
 
@@ -174,12 +175,12 @@ def test_visibility_encoding_and_lease_follow_the_settings(azurite: Cloud, accou
         {"functionTimeout": "00:00:30", **{f"extensions.{key}": value for key, value in changes.items()}},
     )
     host = HostProcess(
-        tmp_path / "host", azurite.connection_string, instances=2, app=app, arguments=("--lease-seconds", "4")
+        tmp_path / "host", azurite.connection_string, instances=2, app=app, arguments=("--lease-seconds", "10")
     )
     with running(host):
         until(lambda: is_there(account, host.work_queue))
         account.put(host.work_queue, '{"id": "later", "fails": 2}', encoded=False)
-        account.put(host.work_queue, '{"id": "long", "seconds": 10}', encoded=False)
+        account.put(host.work_queue, '{"id": "long", "seconds": 14}', encoded=False)
         until(lambda: len(host.records("worker done", id="later")) == 3)
         begins = [seen["at"] for seen in host.records("worker", id="later")]
         assert all(after - before >= 2 for before, after in pairwise(begins))

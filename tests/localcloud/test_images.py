@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from localcloud import images
-from localcloud.config import Cloud
+from localcloud.config import Cloud, cache_root
 from localcloud.images import ImageError
-from tests.localcloud.functions_host_process import PATIENTLY
+from tests.localcloud.functions_host_process import PATIENTLY, free_port
 
 pytestmark = pytest.mark.buildah
 
@@ -73,7 +73,7 @@ def test_nothing_that_builds_or_fetches_is_left(tree: Path, name: str) -> None:
 def test_nothing_of_this_machine_is_in_it(tree: Path, built: str) -> None:
     mirror = images.debian_mirror(images._run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN)"]))
     host = mirror.split("/")[2]
-    words = [host, str(images.TREE), str(images.cache_root()), str(Path.home() / ".cache")]
+    words = [host, str(images.TREE), str(cache_root()), str(Path.home() / ".cache")]
     for word in words:
         found = subprocess.run(["grep", "-rlF", word, "."], cwd=tree, capture_output=True, text=True, check=False)
         # debian.org's own mirrors are named in Debian's own files; this machine's paths and other mirrors are not
@@ -85,9 +85,7 @@ def test_nothing_of_this_machine_is_in_it(tree: Path, built: str) -> None:
 
 
 def test_it_runs_as_nobody_and_writes_nothing(tree: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     before = sorted(path.relative_to(tree) for path in tree.rglob("*"))
     environment = {"PYTHONPATH": "/opt/app", "PORT": str(port), "HOST": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"PATH": os.defpath, "APP_VERSION": "7.0.0", "MODEL_DIR": "/model"}

@@ -22,6 +22,7 @@ from kubernetes import client, config
 
 from localcloud import setup
 from localcloud.kubernetes import cluster, network, static_image
+from localcloud.kubernetes.layout import default_layout
 from localcloud.processes import Program, answers
 from tests.localcloud import answering
 
@@ -169,7 +170,7 @@ def test_a_door_that_is_taken_is_told_on_the_service(playground: Playground) -> 
 def test_the_door_stays_open_while_the_load_balancer_is_away(playground: Playground) -> None:
     door = playground.door()
     parts = cluster.status()
-    cluster._parts(Path(), cluster.default_layout())["loadbalancer"].stop()
+    cluster._parts(Path(), default_layout())["loadbalancer"].stop()
     assert playground.ask("/").startswith("one in ")
     cluster.up()
     after = cluster.status()
@@ -238,7 +239,7 @@ def registry(tmp_path: Path) -> Iterator[str]:
     program.start(answers(f"http://{address}/v2/"))
     yield address
     program.stop()
-    shutil.rmtree(cluster.default_layout().registries / address, ignore_errors=True)
+    shutil.rmtree(default_layout().registries / address, ignore_errors=True)
 
 
 def test_pods_use_images_of_a_local_registry_by_digest(playground: Playground, registry: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import ssl
 import tarfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -39,7 +40,7 @@ def peer_after_handshake(pki: Path, *, client: str, server: str, name: str) -> d
     def serve() -> None:
         with theirs, serving.wrap_socket(theirs, server_side=True) as connection:
             connection.recv(1)
-            subject = (connection.getpeercert() or {})["subject"]
+            subject: Any = (connection.getpeercert() or {})["subject"]
             seen.append({key: value for pairs in subject for key, value in pairs})
 
     thread = threading.Thread(target=serve)

@@ -32,13 +32,13 @@ def busy(times: float) -> Callable[[Path], None]:
 
 
 def test_a_folder_that_is_held_a_moment_longer_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers.shutil, "rmtree", busy(2))
+    monkeypatch.setattr(shutil, "rmtree", busy(2))
     leftovers.remove_folder(folder)
     assert not folder.exists()
 
 
 def test_a_folder_that_stays_is_told_with_what_holds_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers.shutil, "rmtree", busy(float("inf")))
+    monkeypatch.setattr(shutil, "rmtree", busy(float("inf")))
     with pytest.raises(StartError) as raised:
         leftovers.remove_folder(folder, within_seconds=0.2)
     words = f"{folder} cannot be removed ({folder}/pods: Device or resource busy): try `down` once more"

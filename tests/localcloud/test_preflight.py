@@ -88,6 +88,7 @@ FIT = {
         "status": {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}},
         "spec": {"ports": [{"port": 8080}]},
     },
+    "get serviceaccount": "serviceaccount/default",
     "auth can-i": "yes",
 }
 PULLED = {"waiting": {"reason": "CreateContainerError", "message": "no such file"}}
@@ -102,7 +103,8 @@ def cluster(tmp_path: Path) -> Told:
     def make(**answers: Any) -> TargetCluster:
         program = tmp_path / "kubectl"
         lines = ["#!/bin/sh", "shift 2", f'echo "$*" >>{tmp_path}/asked', 'case "$*" in']
-        for number, (words, answer) in enumerate((FIT | {k.replace("_", " "): v for k, v in answers.items()}).items()):
+        told = FIT | {words.replace("_", " "): answer for words, answer in answers.items()}
+        for number, (words, answer) in enumerate(sorted(told.items(), reverse=True)):  # the longer words first
             (tmp_path / f"answer-{number}").write_text(answer if isinstance(answer, str) else json.dumps(answer))
             lines.append(f'"{words}"*) cat {tmp_path}/answer-{number};;')
         program.write_text("\n".join([*lines, "esac"]))
@@ -125,8 +127,18 @@ def test_a_cluster_that_is_fit(cluster: Told, tmp_path: Path) -> None:
     theirs = cluster(get_pods=pods(PULLED), get_namespace="namespace/vision", get_role="role/shipmate")
     preflight.look(theirs, "vision")
     assert preflight.try_out(theirs, "registry.test/x@sha256:1") is None
-    *_, last = (tmp_path / "asked").read_text().splitlines()
-    assert last.startswith("delete namespace shipmate-preflight-")
+    asked = (tmp_path / "asked").read_text().splitlines()
+    begin = next(place for place, line in enumerate(asked) if line.startswith("create namespace shipmate-preflight-"))
+    assert asked[begin + 1].startswith("get serviceaccount default"), "pods are refused before it is there"
+    assert asked[begin + 2].startswith("apply")
+    assert asked[-1].startswith("delete namespace shipmate-preflight-")
+
+
+def test_an_account_that_the_cluster_makes_late_is_waited_for(cluster: Told, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(preflight, "ACCOUNT_WITHIN_SECONDS", 0.5)
+    theirs = cluster(get_pods=pods(PULLED), get_serviceaccount="")
+    assert preflight.try_out(theirs, "registry.test/x@sha256:1") is None
+    assert (tmp_path / "asked").read_text().count("get serviceaccount default") > 1
 
 
 @pytest.mark.parametrize(

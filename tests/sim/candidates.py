@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from shipmate.core.refs import Digest, Pair
-from tests.sim.model import Entries, apps, is_barred, live, models, plan_of, quarantine, release_of, verified
+from tests.sim.model import Entries, apps, halves, is_barred, live, models, plan_of, quarantine, release_of, verified
 
 
 def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: Digest | None = None) -> list[Pair]:
@@ -59,7 +59,7 @@ def candidates(entries: Entries, *, only_app: Digest | None = None, only_model: 
         with_model = [Pair(each.digest, model.digest) for each in older_apps if each.contract == model.contract]
         allowed = [[pair for pair in pairs if not is_barred(pair, barred)] for pairs in (with_app, with_model)]
         partners = [pair for pairs in allowed for pair in pairs[-1:]]
-    contracts = {half.digest: half.contract for half in (*apps(entries), *models(entries))}
+    contracts = {half.digest: half.contract for half in halves(entries)}
     return [
         each
         for each in partners
@@ -73,12 +73,12 @@ def lost(entries: Entries) -> list[tuple[str, Digest, datetime]]:
     if serving is None:
         return []
     pair = plan_of(entries, serving).pair
-    known, barred = {half.digest for half in (*apps(entries), *models(entries))}, quarantine(entries)
+    known, barred = {half.digest for half in halves(entries)}, quarantine(entries)
     if {pair.app, pair.model} <= known | barred:
         return []
     release = release_of(entries, serving)
-    halves = (("app", release.pair.app, release.halves_at[0]), ("model", release.pair.model, release.halves_at[1]))
-    return [(kind, half, at) for kind, half, at in halves if at is not None and half not in known | barred]
+    live_halves = (("app", release.pair.app, release.halves_at[0]), ("model", release.pair.model, release.halves_at[1]))
+    return [(kind, half, at) for kind, half, at in live_halves if at is not None and half not in known | barred]
 
 
 def _from(known: list[Any], ordered: Sequence[Any], digest: Digest | None) -> list[Any]:

@@ -178,7 +178,7 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
     return tuple(found)
 
 
-def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
+def halves(entries: Entries) -> list[AppHalf | ModelHalf]:
     """Return each half once, as it was read last, in the order of that, without those withdrawn since."""
     found: list[AppHalf | ModelHalf] = []
     said_later: set[Digest | None] = set()
@@ -193,7 +193,7 @@ def _halves(entries: Entries) -> list[AppHalf | ModelHalf]:
 
 def apps(entries: Entries) -> tuple[AppHalf, ...]:
     """Return the app halves in the order in which a tag moved to them: to a quarantined one, too."""
-    found = [half for half in _halves(entries) if isinstance(half, AppHalf)]
+    found = [half for half in halves(entries) if isinstance(half, AppHalf)]
     if all(entry.reason != "Quarantined" for entry in _of(entries, Skipped)):
         return tuple(found)
     told = {entry.event.event_id: entry.event for entry in _of(entries, Received)}
@@ -209,7 +209,7 @@ def apps(entries: Entries) -> tuple[AppHalf, ...]:
 
 def models(entries: Entries) -> tuple[ModelHalf, ...]:
     """Return the model halves in the order in which they were uploaded."""
-    found = [half for half in _halves(entries) if isinstance(half, ModelHalf)]
+    found = [half for half in halves(entries) if isinstance(half, ModelHalf)]
     return tuple(sorted(found, key=lambda half: (half.published_at, half.path)))
 
 
@@ -329,7 +329,7 @@ def _release(entries: Entries, planned: Planned) -> Release:
     errors = [entry for entry in own if isinstance(entry, Errored)]
     since = own[own.index(moves[-1]) :]
     errors_since = [entry for entry in since if isinstance(entry, Errored)]
-    known = {half.digest: half for half in _halves(entries[:place])}
+    known = {half.digest: half for half in halves(entries[:place])}
     app, model = known.get(planned.pair.app), known.get(planned.pair.model)
     endings = [entry for entry in own if isinstance(entry, (Rejected, Failed))]
     return Release(
@@ -409,7 +409,7 @@ def _brought(entries: Entries, number: int, planned: int) -> tuple[datetime | No
 
 
 def _published(entries: Entries) -> dict[Digest, datetime]:
-    return {half.digest: half.published_at for half in _halves(entries)}
+    return {half.digest: half.published_at for half in halves(entries)}
 
 
 def live(entries: Entries) -> int | None:

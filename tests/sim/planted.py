@@ -9,18 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from shipmate import pipeline
-from shipmate.core import fold, intake, plan
+from shipmate.core import fence, fold, intake, plan
 from shipmate.core.fence import Standing
 from shipmate.core.gate import GateReport
-from shipmate.core.ledger import AnyEntry, Built, Gated, Live, Phase, Planned, Requested, State
+from shipmate.core.gate_pod import gate_name
+from shipmate.core.ledger import AnyEntry, AppHalf, Built, Gated, Live, Phase, Planned, Requested, State
 from shipmate.core.refs import Digest
 from shipmate.edge import ledger_store
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import NotFound, Rejected, ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Reading
-from shipmate.stages import gate, graft, resolve, rollout
+from shipmate.stages import gate, graft, record, resolve, rollout
 from shipmate.stages.record import Appended
 from tests.sim import ledgers
 from tests.sim.ledgers import FastLedgers
@@ -28,8 +28,8 @@ from tests.sim.ledgers import FastLedgers
 # -- effects and their records -------------------------------------------------------------------------------------
 
 _patched = rollout._patched
-_fence_patch = rollout.fence_patch
-_append = pipeline.append
+_fence_patch = fence.fence_patch
+_append = record.append
 _fast_append = FastLedgers.append
 _write = LedgerStore._write
 _blob_append = ledgers.Blobs.append
@@ -76,7 +76,6 @@ def always_patchable(current: int | None, mine: int) -> Standing:
 
 # -- gate pods -------------------------------------------------------------------------------------------------------
 
-_gate_name = gate.gate_name
 _start = gate._start
 _remove_gate_pods = Pipeline._remove_gate_pods
 _sweep = Pipeline.sweep
@@ -84,11 +83,11 @@ _sweep = Pipeline.sweep
 
 def random_gate_names() -> Callable[..., str]:
     numbers = itertools.count()
-    return lambda *what: f"{_gate_name(*what)}-{next(numbers)}"
+    return lambda *what: f"{gate_name(*what)}-{next(numbers)}"
 
 
 def only_a_new_gate_pod(release: Any, target: Any, context: Any) -> Any:
-    name = gate.gate_name(target.name, release.pair.key, release.attempt)
+    name = gate_name(target.name, release.pair.key, release.attempt)
     try:
         context.cluster.gate_pod(target.deployment.namespace, name)
     except NotFound:
@@ -97,7 +96,7 @@ def only_a_new_gate_pod(release: Any, target: Any, context: Any) -> Any:
 
 
 def pods_of_the_last_attempt(pods: Any, target: Any, state: State) -> Any:
-    last = {gate.gate_name(target.name, each.pair.key, each.attempt): each.phase for each in state.releases}
+    last = {gate_name(target.name, each.pair.key, each.attempt): each.phase for each in state.releases}
     return (pod for pod in pods if last.get(pod.name, Phase.BUILT) is not Phase.BUILT)
 
 
@@ -172,7 +171,7 @@ _resolve = resolve.resolve
 
 def resolve_the_event_alone(event: Any, target: Any, state: State, registry: Any) -> Any:
     digest, facts = graft.resolve_app(registry, event.repository, event.digest, target.platform)
-    return resolve.AppHalf(digest, event.digest, event.repository, facts.version, facts.contract, event.occurred_at)
+    return AppHalf(digest, event.digest, event.repository, facts.version, facts.contract, event.occurred_at)
 
 
 def verdict_of_another_pair(release: Any, target: Any, state: State, context: Any) -> Any:

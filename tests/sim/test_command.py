@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -28,8 +29,8 @@ def search_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             printed.append(len(lines))
         return total
 
-    real_echo = command.click.echo
-    monkeypatch.setattr(command.click, "echo", echo)
+    real_echo = click.echo
+    monkeypatch.setattr(click, "echo", echo)
     monkeypatch.setattr(command, "search", search)
     return printed
 

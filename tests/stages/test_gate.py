@@ -32,7 +32,7 @@ def gated(world: World, release: int) -> GateReport:
 def world_with_answers_that_take_long(times: int) -> World:
     """Return a world with r-1 live and a new model, whose candidate takes long over its first answers."""
     world = released()
-    answering, slow = world.cluster.answering, []
+    answering, slow = world.cluster.answering, list[Asked]()
 
     def answer(asked: Asked) -> Reply:
         if asked.path == "/score" and len(slow) < times:

@@ -134,7 +134,7 @@ def _since(seen: Seen, number: int) -> int:
 
 def _halves(entries: model.Entries, pair: Pair) -> list[AppHalf | ModelHalf]:
     """Return the halves of a pair as they are known last."""
-    return [half for half in (*model.apps(entries), *model.models(entries)) if half.digest in (pair.app, pair.model)]
+    return [half for half in model.halves(entries) if half.digest in (pair.app, pair.model)]
 
 
 def _first_told(seen: Seen, half: AppHalf | ModelHalf) -> int:

@@ -16,7 +16,8 @@ def nothing_is_lost(seen: Seen) -> Iterator[str]:
     """An acknowledged event is in the ledger, was read, and what it published came to an end that is on record."""
     received = {entry.event.event_id: entry for _, entry in seen.each(Received)}
     ignored = {entry.event.event_id: entry for _, entry in seen.each(IgnoredEvent)}
-    answers = {e.event_id: e for _, e in [*seen.each(Resolved), *seen.each(Skipped)]}
+    answers: dict[str, Resolved | Skipped] = {e.event_id: e for _, e in seen.each(Resolved)}
+    answers |= {e.event_id: e for _, e in seen.each(Skipped)}
     for each in seen.run.acknowledged:
         event_id = each.event.event_id
         if event_id not in received and event_id not in ignored:
