@@ -209,7 +209,7 @@ class Views:
         )
         what = f"{ships.release or 'a new release'} (app {ships.app}, model {ships.model})"
         gate = "it passed its gate" if ships.gate_passed else "it is yet to pass its gate"
-        return ships, f"{what} ships: {gate}; {following}"
+        return ships, f"{what} ships: {gate}{_doubt(after, pair)}; {following}"
 
     def _explained(self, ledger: str, of: str, upcoming: Callable[[State], str]) -> Explanation:
         parse_name(of)  # before anything is read for it
@@ -286,3 +286,14 @@ def _held_by(hold: Hold) -> str:
     scope = "" if hold.scope == "all" else f", {hold.scope}s only"
     under = f"; under it {hold.under.words}: {hold.under.reason}" if hold.under is not None else ""
     return f"{hold.author}{scope}: {hold.reason}{under}"
+
+
+def _doubt(state: State, pair: Pair) -> str:
+    """Say which new half of a pair failed in front of users together with another, so that nobody knows which did."""
+    live = state.serving.pair if state.serving is not None else pair
+    for bad in reversed(state.releases):
+        again = {bad.pair.app, bad.pair.model} & {pair.app, pair.model} - {live.app, live.model}
+        if again and bad.pair.key in state.quarantine and bad.phase in (Phase.FAILED, Phase.ROLLED_BACK):
+            half = "app" if pair.app in again else "model"
+            return f", and its {half} may be what was at fault in {bad.name}, which users met"
+    return ""

@@ -11,6 +11,17 @@ from tests.situations import outcomes, phases
 from tests.world import World, released
 
 
+def test_a_resume_tells_of_a_half_that_may_be_what_failed_in_front_of_users() -> None:
+    world = released()
+    world.broken_doors.add("2.4.0")
+    world.ship(world.publish_model("1.1"), world.push_app("2.4.0"))
+    assert phases(world)[:3] == [("r-1", "retired"), ("r-2", "rolled_back"), ("r-3", "live")]
+    seen = world.commands().views.before_resume("vision")
+    assert seen.ships is not None
+    assert (seen.ships.app, seen.ships.model) == ("2.4.0", "1.0")
+    assert "it passed its gate, and its app may be what was at fault in r-2, which users met; " in seen.message
+
+
 def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
     world = released()
     world.commands().hold("vision", "k1", "ana", HoldBody(reason="an audit of the models", scope="model"))
