@@ -330,7 +330,7 @@ def _named(release: Release) -> str:
 def _before(state: State) -> str:
     """Return in words what is done before a release by hand has its turn."""
     active = state.active
-    if active is not None and plan.is_lasting(active) and active.is_rollback:
+    if active is not None and active.is_rollback and plan.is_lasting(active) and active.phase is not Phase.ROLLED_OUT:
         return f"; {active.name} was to roll back, and is in trouble: this goes first"
     if active is not None and active.is_rollback:
         return f"; {active.name} rolls back first, and its hold keeps this until somebody resumes"
@@ -360,14 +360,16 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone
     if body.if_live is not None and undone is not serving:
-        raise Conflict(f'{undone.name} is rolling out over {serving.name}: say with "to" which release to go back to')
-    if is_as_left and serving.is_rollback:
-        raise Conflict(
-            f"{serving.name} rolled back to the pair of r-{serving.to} already: to go back further, name a release "
-            'with "to"'
-        )
+        what = "is rolling out" if undone is active else "failed, and is not undone,"
+        raise Conflict(f'{undone.name} {what} over {serving.name}: say with "to" which release to go back to')
     if is_as_left:
-        return _last_other(state, serving), serving
+        other = _last_other(state, serving)
+        if serving.is_rollback:
+            raise Conflict(
+                f"{serving.name} rolled back to the pair of r-{serving.to} already: to go back further, name a release "
+                f'with "to", {other.name} for instance'
+            )
+        return other, serving
     wanted = (_of_failed_rollback(state, seen) if undone is serving else None) or serving
     _check_can_be_brought_back(state, wanted)
     return wanted, undone
@@ -376,17 +378,15 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
 def _of_failed_rollback(state: State, seen: DeploymentView) -> Release | None:
     """Return what the rollback that failed, and that the Deployment still asks for, was to bring back."""
     failed = next((old for old in state.releases if old.name == seen.release and old.phase is Phase.FAILED), None)
-    return state.release(failed.to) if failed is not None and failed.to is not None else None
+    return next((old for old in state.releases if failed is not None and old.number == failed.to), None)
 
 
 def _undone(state: State, serving: Release) -> Release:
-    """Return what a rollback now undoes: what is rolling out, or what the rollback in trouble undoes; else the live."""
+    """Return what a rollback now undoes: what is rolling out, or what failed and is not undone yet; else the live."""
     active = state.active
-    if active is None or active.phase not in (Phase.INTENDED, Phase.ROLLED_OUT):
-        return serving
-    if not active.is_rollback:
+    if active is not None and not active.is_rollback and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
         return active
-    return state.release(active.undoes) if active.undoes is not None else serving
+    return state.release(state.rollback_due) if state.rollback_due is not None else serving
 
 
 def _check_can_be_brought_back(state: State, wanted: Release) -> None:

@@ -11,7 +11,8 @@ ShipmateError
 ├── Conflict        somebody else was first: read again, decide again
 ├── Ambiguous       the request may or may not have taken effect: read again to find out
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
-    └── Unreachable nobody took the request: nothing is known of who should have answered it
+    ├── Unreachable nobody took the request: nothing is known of who should have answered it
+    └── Unusable    an answer came that nobody can read: try again, and blame who answered if it stays so
 """
 
 from collections.abc import Iterator
@@ -91,3 +92,7 @@ class Retryable(ShipmateError):
 
 class Unreachable(Retryable):
     """There was no connection to send the request on."""
+
+
+class Unusable(Retryable):
+    """A reply came, and it has not the form that was agreed on."""

@@ -175,8 +175,8 @@ class Pipeline:
                 )
             case pairs.WaitForPartner(app, model, message):
                 return Waiting(**context.stamp(), app=app, model=model, reason="WaitingForPartner", message=message)
-            case plan.Supersede(release, message):
-                return Superseded(**context.stamp(), release=release.number, message=message)
+            case plan.Supersede(release, message, quarantine):
+                return Superseded(**context.stamp(), release=release.number, message=message, quarantine=quarantine)
             case plan.Park(release, hold):
                 message = f"{hold.words} keeps it from traffic: {hold.reason}"
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)

@@ -184,9 +184,11 @@ class Views:
         return ships, message if below is None else f"{message}; {below.words} is in force again: {below.reason}"
 
     def _shipment(self, target: Target, after: State) -> tuple[Shipment | None, str]:
-        ready = after.active if after.active is not None and not after.active.is_rollback else None
+        ready, following = after.active, self._next(target, after)
+        if ready is not None and ready.is_rollback:
+            words = f"{ready.name} rolls back first, and its hold keeps what comes after it"
+            return None, f"nothing is ready to ship: {words}; {following}"
         pair = ready.pair if ready is not None else None
-        following = self._next(target, after)
         match self._step(target, after):
             case plan.Intend(release):
                 ready, pair = release, release.pair

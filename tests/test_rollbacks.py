@@ -1,10 +1,12 @@
 """Rollbacks: where they go, what they leave behind, and what becomes of those that cannot be done."""
 
+from datetime import timedelta
+
 import msgspec
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
-from shipmate.core.ledger import Live, Phase, RolledOut
+from shipmate.core.ledger import Errored, Live, Phase, RollbackRequested, RolledOut
 from shipmate.core.targets import GateThresholds
 from shipmate.errors import Conflict
 from tests.situations import clean_up, phases, refusing, rolled_back, shipped, users_meet
@@ -178,12 +180,111 @@ def test_who_rolls_back_after_a_rollback_says_where_to() -> None:
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
     world.run()
     again = RollbackBody(reason="worse, as the alert says")
-    words = 'r-4 rolled back to the pair of r-2 already: to go back further, name a release with "to"'
+    words = 'r-4 rolled back to the pair of r-2 already: to go back further, name a release with "to", r-1 for'
     with pytest.raises(Conflict, match=words):
         world.commands().rollback("vision", "key-2", "ana", again)
     world.commands().rollback("vision", "key-3", "ana", msgspec.structs.replace(again, to="r-1"))
     world.run()
     assert world.version("").model_version == "1.0"
+
+
+def test_who_rolls_back_where_nothing_older_is_left_is_told_so() -> None:
+    world = released()
+    world.broken_doors.add("2.4.0")
+    world.ship(world.push_app("2.4.0"))
+    assert phases(world)[-1] == ("r-3", "live")
+    with pytest.raises(Conflict, match="no other release was live before: there is nothing to go back to"):
+        world.commands().rollback("vision", "key", "bo", RollbackBody(reason="as the alert says"))
+
+
+def test_what_a_person_rolled_back_while_it_rolled_out_does_not_ship_again_though_the_rollback_comes_to_nothing() -> (
+    None
+):
+    world = released()
+    world.tell(world.push_app("2.5.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    clean_up(world, 0)
+    world.registry.name = "moved.example"
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="2.5.0 leaks photos"))
+    world.run()
+    assert phases(world) == [("r-1", "live"), ("r-2", "superseded"), ("r-3", "failed")]
+    status = world.commands().views.status("vision")
+    assert (status.reason, status.quarantined) == ("NothingToGoBackTo", (world.state.release(2).pair.app,))
+    assert status.next.startswith("r-2 is to be undone, users may meet it, and no release that was live before can be")
+    said = world.commands().views.why("vision", "r-2").next
+    assert said.endswith('"release": "r-2" and "override": true')
+
+
+def test_a_rollback_of_what_another_rollback_is_to_undo_undoes_the_same() -> None:
+    world = released()
+    world.ship(world.push_app("2.4.0"))
+    world.tell(world.push_app("2.5.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    refusing(world, lambda patch: str(world.state.release(2).image) in patch)
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="2.5.0 leaks photos"))
+    world.run()
+    answer = world.commands().rollback("vision", "key-2", "ana", RollbackBody(reason="2.4.0 will not do", to="r-1"))
+    assert "and undoes r-3 (app 2.5.0, model 1.0)" in answer.message
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+    assert world.state.quarantine == {world.state.release(3).pair.app}
+    assert world.state.release(2).phase is Phase.RETIRED
+
+
+def test_a_rollback_that_another_rollback_missed_the_image_of_is_not_built_as_another_image() -> None:
+    world = released("1.1")
+    clean_up(world, 0)
+    world.registry.name = "moved.example"
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="1.1 is wrong"))
+    world.run_until_phase(Phase.PLANNED)
+    asked = RollbackRequested(
+        **world.pipeline().context.stamp(), request="key-2", author="ana", reason="wrong", to=1, undoes=2
+    )
+    world.ledgers.append("vision", world.ledgers.read("vision"), [asked])
+    world.run()
+    assert phases(world)[2:] == [("r-3", "failed"), ("r-4", "failed")]
+    assert world.state.release(4).message == "the image of r-1 is lost for good; roll back to another release"
+
+
+def test_a_rollback_that_failed_in_front_of_users_is_told_of_by_what_is_live() -> None:
+    world = released()
+    world.broken_doors.update(("2.3.0", "2.3.1"))
+    world.ship(world.push_app("2.3.1"))
+    found = world.commands().views.why("vision", "r-1")
+    assert "; users may meet r-3 all the same, a rollback that failed: not verified at " in found.verdict
+    assert found.next == "to try it again: POST /api/targets/vision/rollback"
+
+
+def test_a_rollback_that_is_patched_in_goes_first_whatever_trouble_it_is_in() -> None:
+    world = released("1.1", "1.2")
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="1.2 is wrong"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    trouble = Errored(
+        **world.pipeline().context.stamp(),
+        release=4,
+        stage="verify",
+        message="storage refuses",
+        retry_at=world.clock.now() + timedelta(hours=1),
+    )
+    for _ in range(4):
+        world.ledgers.append(
+            "vision", world.ledgers.read("vision"), [msgspec.structs.replace(trouble, id=world.clock.new_id())]
+        )
+    answer = world.commands().release("vision", "key-2", "ana", ReleaseBody(reason="1.0 will do", release="r-1"))
+    assert answer.message.endswith("; r-4 rolls back first, and its hold keeps this until somebody resumes")
+
+
+def test_a_resume_during_a_rollback_in_trouble_ships_nothing() -> None:
+    world = released("1.1")
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="a demo"))
+    world.ship(world.push_app("2.4.0"))
+    refusing(world, lambda patch: str(world.state.release(1).image) in patch)
+    world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="1.1 is wrong"))
+    world.run()
+    answer = world.commands().resume("vision", "key-3", "ana", ResumeBody(reason="over"))
+    assert answer.ships is None
+    words = "lifts a hold by ana (a demo): nothing is ready to ship: r-4 rolls back first, and its hold keeps"
+    assert answer.message.startswith(words)
 
 
 def test_a_rollback_under_a_hold_says_whose_hold_stays() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shipmate.core.gate import Predictions
-from shipmate.errors import Retryable
+from shipmate.errors import Retryable, Unusable
 
 LONGEST_REPLY = 1 << 20
 """Bytes of a reply that are read; three labels take some hundred."""
@@ -58,7 +58,8 @@ def parse_version(headers: Mapping[str, str]) -> Version:
 def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
     """Return the answer to a question about one photograph: five predictions at most, of each label 200 characters.
 
-    Raises Retryable, with what the application said, for a status other than 200 and for a body of another shape.
+    Raises Retryable, with what the application said, for a status other than 200, and Unusable for a body of another
+    shape.
     """
     if status != 200:
         raise Retryable(f"/score answered {status}: {_words(body)}", after_seconds=_after(headers))
@@ -67,8 +68,8 @@ def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: 
         predictions = tuple(
             (writable(str(label))[:_LONGEST_TEXT], _share(percent)) for label, percent in labels[:_MOST_PREDICTIONS]
         )
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise Retryable(f"/score answered in an unknown shape: {_words(body)}") from error
+    except (ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Unusable(f"/score answered in an unknown shape: {_words(body)}") from error
     version = parse_version(headers)
     return Answer(
         version.model_digest, version.model_version, version.app_version, version.release, predictions, seconds

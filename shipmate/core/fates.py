@@ -129,8 +129,18 @@ def _live(book: Book, release: Release) -> Finding:
     if failed is not None:
         words += f"; users may meet r-{failed} all the same, which is not undone yet"
         return _told(book, release, "live", words, book.upcoming)
+    if (back := _failed_rollback(book, release)) is not None:
+        words += f"; users may meet {back.name} all the same, a rollback that failed: {back.message}"
+        return _told(book, release, "live", words, f"to try it again: {book.command('rollback')}")
     words += ": users are answered by it"
     return _told(book, release, "live", words, "nothing to do")
+
+
+def _failed_rollback(book: Book, live: Release) -> Release | None:
+    """Return the last rollback since a release is live, if it had its fence and failed."""
+    back = next((old for old in reversed(book.state.releases) if old.is_rollback), None)
+    is_met = back is not None and back.number > live.number and back.phase is Phase.FAILED and back.fence is not None
+    return back if is_met else None
 
 
 def _retired(book: Book, release: Release) -> Finding:
@@ -171,7 +181,8 @@ def _superseded(book: Book, release: Release) -> Finding:
         if ended and isinstance(entry, Planned):
             words, more = f"{words}; r-{entry.release} went first", [entry]
             break
-    todo = f'if it is wanted all the same: {book.command("releases")} with "release": "{release.name}"'
+    override = ' and "override": true' if book.state.is_quarantined(release.pair) else ""
+    todo = f'if it is wanted all the same: {book.command("releases")} with "release": "{release.name}"{override}'
     return _told(book, release, "superseded", words, todo, *more)
 
 

@@ -247,8 +247,9 @@ def _planned(state: State, entry: Planned) -> State:
     )
     known = {release.number for release in releases}
     verified = tuple(number for number in state.verified if number in known)
-    is_due = entry.to is not None and entry.undoes not in (None, state.live)  # users may meet it until one is live
-    due = entry.undoes if is_due else state.rollback_due
+    bad = state.release(entry.undoes) if entry.undoes is not None else None
+    is_met = bad is not None and bad.phase in (Phase.FAILED, Phase.SUPERSEDED)  # perhaps, until something is live
+    due = entry.undoes if is_met else state.rollback_due
     state = replace(state, releases=releases, verified=verified, rollback_due=due)
     if entry.request is not None:
         state = replace(state, requests={**state.requests, entry.request: entry.release})
@@ -422,7 +423,7 @@ def _errored(state: State, entry: Errored) -> State:
 
 
 def _superseded(state: State, entry: Superseded) -> State:
-    return _moved(state, entry, Phase.SUPERSEDED, message=entry.message)
+    return _quarantined(_moved(state, entry, Phase.SUPERSEDED, message=entry.message), entry.quarantine)
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------

@@ -323,10 +323,11 @@ class Errored(Entry, frozen=True, kw_only=True, tag="errored"):
 
 
 class Superseded(Entry, frozen=True, kw_only=True, tag="superseded"):
-    """Another release goes first; this one ends."""
+    """Another release goes first; this one ends. What a person rolled back before it was live is quarantined."""
 
     release: int
     message: str
+    quarantine: tuple[str, ...] = ()
 
 
 type AnyEntry = (

@@ -103,10 +103,11 @@ class Verify(msgspec.Struct, frozen=True):
 
 
 class Supersede(msgspec.Struct, frozen=True):
-    """End a release in favour of another."""
+    """End a release in favour of another; with what a person barred by it."""
 
     release: Release
     message: str
+    quarantine: tuple[str, ...] = ()
 
 
 type Stage = Build | Gate | Intend | RollOut | Verify
@@ -132,16 +133,20 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
     bad = state.release(state.rollback_due) if state.rollback_due is not None else None
     if bad is not None and not _gave_way(state, bad) and (good := last_good(state)) is not None:
-        why = f"{bad.name} failed: {bad.message}"
+        why = f"{_what_became(bad)}: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
     if (due := _due(state, now)) is not None:
         return Resolve(due)
     step = _requested(state, state.request) if state.request is not None else _newest(state, target, now)
     if isinstance(step, Idle) and bad is not None:
         words = "users may meet it, and no release that was live before can be brought back: publish a newer half, or"
-        step = Idle("NothingToGoBackTo", f"{bad.name} failed, {words} release an earlier pair by hand")
+        step = Idle("NothingToGoBackTo", f"{_what_became(bad)}, {words} release an earlier pair by hand")
     later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
     return Wait(later, "retry") if isinstance(step, Idle) and later is not None else step
+
+
+def _what_became(bad: Release) -> str:
+    return f"{bad.name} failed" if bad.phase is Phase.FAILED else f"{bad.name} is to be undone"
 
 
 def _due(state: State, now: datetime) -> Publication | None:
@@ -151,7 +156,7 @@ def _due(state: State, now: datetime) -> Publication | None:
 
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
     if _is_overtaken(state, release):
-        return Supersede(release, overtaken_by(state))
+        return Supersede(release, overtaken_by(state), _judged(state, release))
     if _is_automatic_and_early(release) and (what := pairs.older_than_live(state, release.pair)) is not None:
         return Supersede(release, f"{what} was published again and is live: this pair is older by now")
     reads_on = release.retry_at is not None if release.is_rollback else release.phase in EARLY
@@ -198,6 +203,14 @@ def _is_overtaken(state: State, release: Release) -> bool:
     if state.rollback_request is not None:
         return True
     return state.request is not None and release.phase in EARLY
+
+
+def _judged(state: State, release: Release) -> tuple[str, ...]:
+    """Return what a person's rollback of a release that is rolling out bars, whatever becomes of that rollback."""
+    asked = state.rollback_request
+    if asked is None or asked.undoes != release.number:
+        return ()
+    return pairs.guilty(release.pair, state.release(asked.to).pair)
 
 
 def is_lasting(release: Release) -> bool:

@@ -16,7 +16,7 @@ from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
 from shipmate.edge.api_server import ApiServer, Reply, refusal, status_of_server
 from shipmate.edge.cluster_address import Credential, finder
-from shipmate.errors import Ambiguous, Conflict, Invalid, NotFound, Retryable
+from shipmate.errors import Ambiguous, Conflict, Invalid, NotFound, Retryable, Unusable
 
 FIELD_MANAGER = "shipmate"
 
@@ -148,7 +148,7 @@ class Cluster:
         `timeout` is in seconds.
 
         Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
-        could not be asked, or answered with more than `LONGEST_REPLY`.
+        could not be asked, and Unusable that it answered with more than `LONGEST_REPLY`.
 
         Each question has a connection of its own: on one that stays open, Go's HTTP server closes the body of the
         question when the answer begins, at which its proxy may still look for more of it, and then cuts the answer
@@ -161,7 +161,7 @@ class Cluster:
         except Ambiguous as error:  # a question changes nothing: it may be asked again
             raise Retryable(str(error)) from error
         if len(data) > LONGEST_REPLY:
-            raise Retryable(f"{method} {path} of pod {namespace}/{pod} has a reply of {TOO_LONG}")
+            raise Unusable(f"{method} {path} of pod {namespace}/{pod} has a reply of {TOO_LONG}")
         trouble = status_of_server(data) if status >= 400 else None
         if trouble is not None:
             raise refusal(status, reply_headers, f"{method} {path} of pod {namespace}/{pod}", trouble, writes=False)

@@ -10,7 +10,7 @@ from shipmate.stages.resolve import model_manifest
 
 def build(release: Release, target: Target, state: State, context: Context) -> Built | Failed:
     """Return what the build came to. Raises Rejected if a half cannot be released, Retryable, NotAllowed."""
-    if release.is_rollback and release.image is not None:
+    if release.is_rollback:
         return _found(release, target, state, context)
     return _built(release, target, state, context)
 
@@ -59,8 +59,8 @@ def restore(release: Release, target: Target, state: State, context: Context) ->
 
 def _found(release: Release, target: Target, state: State, context: Context) -> Built | Failed:
     """Return the rollback's image as built: found, or built again to the same digest; Failed if it cannot be."""
-    if release.image is None:
-        raise AssertionError(release)
+    if release.image is None:  # it was asked for, and another rollback missed the image before this one had its turn
+        return _lost(release, f"the image of r-{release.to} is lost for good", context)
     gone = f"{target.release.repository}@{release.image} is gone from the registry"
     try:
         size = context.registry.resolve(target.release.repository, release.image).size
@@ -73,6 +73,10 @@ def _found(release: Release, target: Target, state: State, context: Context) -> 
             if made.image == release.image:
                 return made
             gone = f"{gone}, and what is built of the same halves now is another image"
-        message = f"{gone}; roll back to another release"
-        return Failed(**context.stamp(), release=release.number, stage="build", reason="ImageGone", message=message)
+        return _lost(release, gone, context)
     return Built(**context.stamp(), release=release.number, image=release.image, cost=CostSheet(reused=size))
+
+
+def _lost(release: Release, what: str, context: Context) -> Failed:
+    message = f"{what}; roll back to another release"
+    return Failed(**context.stamp(), release=release.number, stage="build", reason="ImageGone", message=message)

@@ -20,7 +20,7 @@ from shipmate.core.pairs import guilty
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.targets import Target
 from shipmate.core.views import PodView
-from shipmate.errors import NotFound, Retryable, ShipmateError, at_fault
+from shipmate.errors import NotFound, Retryable, ShipmateError, Unusable, at_fault
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster
 from shipmate.stages.build import restore
@@ -206,19 +206,27 @@ def _ask_candidate(context: Context, target: Target, pod: PodView, release: Rele
 def _ask_once(context: Context, target: Target, pod: PodView, release: Release, asked: Asked) -> Reply:
     where = target.deployment
     headers = {"content-type": "application/json"}
-    started = context.clock.now()
-    status, reply_headers, body = context.cluster.ask_pod(
-        pod.namespace, pod.name, where.port, "POST", "/score", question([asked.photo]), headers, timeout=_ASK_SECONDS
-    )
-    seconds = (context.clock.now() - started).total_seconds()
-    is_busy, is_last = status == 429, release.stage_attempt >= PATIENCE
-    if not is_busy and (400 <= status < 500 or (status != 200 and is_last)):
-        words = body[:300].decode(errors="replace")
-        raise RejectedError("CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}")
+    started, is_last = context.clock.now(), release.stage_attempt >= PATIENCE
     try:
+        status, reply_headers, body = context.cluster.ask_pod(
+            pod.namespace,
+            pod.name,
+            where.port,
+            "POST",
+            "/score",
+            question([asked.photo]),
+            headers,
+            timeout=_ASK_SECONDS,
+        )
+        seconds = (context.clock.now() - started).total_seconds()
+        if status != 429 and (400 <= status < 500 or (status != 200 and is_last)):
+            words = body[:300].decode(errors="replace")
+            raise RejectedError(
+                "CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}"
+            )
         answer = parse_answer(status, reply_headers, body, seconds)
-    except Retryable as error:
-        if is_busy or not is_last:
+    except Unusable as error:
+        if not is_last:
             raise
         raise RejectedError("CandidateAnswerUnusable", f"asked about {asked.question.file}: {error}") from error
     return Reply(answer.predictions, answer.seconds)

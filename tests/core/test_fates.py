@@ -224,6 +224,14 @@ def test_a_release_that_the_state_has_forgotten_is_told_from_the_entries() -> No
 # -- halves --------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_live_tells_of_a_rollback_that_failed_in_front_of_users() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").plan_rollback(1, 2).build().intend().fail()
+    assert why(story, "r-2").verdict.endswith(
+        "; users may meet r-3 all the same, a rollback that failed: nobody answered"
+    )
+    assert why(story, "r-2").next == "to try it again: POST /api/targets/vision/rollback"
+
+
 def test_a_half_of_the_live_pair_is_live_whatever_newer_release_it_was_part_of() -> None:
     found = why(rejected(Story()), "A1")
     assert (found.kind, found.fate, found.release) == ("app", "live", "r-1")

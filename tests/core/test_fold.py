@@ -33,6 +33,7 @@ from shipmate.core.ledger import (
     Rejected,
     Release,
     State,
+    Superseded,
     Waiting,
     decode,
     encode,
@@ -433,6 +434,17 @@ def test_what_a_person_rolled_back_before_it_was_live_is_to_be_undone() -> None:
     story = Story().ship_first().app("A2").plan("A2", "M1").build().gate().intend().supersede()
     assert story.state.rollback_due is None
     assert story.plan_rollback(1, 2).state.rollback_due == 2
+
+
+def test_what_was_undone_is_not_due_again_for_a_wish_of_before() -> None:
+    story = failed_in_the_cluster().roll_back(2, 3)
+    assert story.plan_rollback(1, 3).supersede().state.rollback_due is None
+
+
+def test_what_a_person_rolled_back_while_it_rolled_out_is_quarantined() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1").build().gate().intend()
+    story.write(Superseded, release=2, message="bo rolled back", quarantine=(digest("A2"),))
+    assert story.state.quarantine == {digest("A2")}
 
 
 def test_a_lost_image_is_forgotten_by_all_but_what_waits_for_traffic() -> None:

@@ -46,8 +46,10 @@ def words(step: plan.Step, story: Story) -> str:
             return text
         case pairs.WaitForPartner(app, model, _):
             return f"record that {NAMES[app]} and {NAMES[model]} do not fit"
-        case plan.Supersede(release, message):
-            return f"supersede {release.name}: {message}"
+        case plan.Supersede(release, message, barred):
+            return (
+                f"supersede {release.name}: {message}{', and bar ' if barred else ''}{'+'.join(map(NAMES.get, barred))}"
+            )
         case plan.Claim(release, stage):
             return f"claim the {stage} of {release.name}"
         case _:
@@ -697,6 +699,18 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
             s.ship_first().app("A2").ship("A2", "M1").app("A3").plan("A3", "M1").build().gate().intend()
         ).ask_rollback("k1", 1),
         "supersede r-3: bo rolled back: daisies come back wrong",
+    ),
+    "a rollback of what is rolling out bars it": (
+        lambda s: (
+            s.ship_first().app("A2").ship("A2", "M1").app("A3").plan("A3", "M1").build().gate().intend()
+        ).ask_rollback("k1", 2, undoes=3),
+        "supersede r-3: bo rolled back: daisies come back wrong, and bar A3",
+    ),
+    "a rollback of what is rolling out bars nothing of what it brings back": (
+        lambda s: (
+            s.ship_first().model("M2").ship("A1", "M2").app("A2").plan("A2", "M1", "request").build().gate().intend()
+        ).ask_rollback("k1", 1, undoes=3),
+        "supersede r-3: bo rolled back: daisies come back wrong, and bar A2",
     ),
     "a rollback preempts another worker's stage": (
         lambda s: s.taken_over_by("worker-2").ship_first().app("A2").plan("A2", "M1").ask_rollback("k1", 1),

@@ -9,7 +9,17 @@ import pytest
 
 from shipmate.core.answers import LONGEST_REPLY
 from shipmate.edge.cluster import Cluster
-from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
+from shipmate.errors import (
+    Ambiguous,
+    Conflict,
+    Invalid,
+    Misconfigured,
+    NotAllowed,
+    NotFound,
+    Retryable,
+    ShipmateError,
+    Unusable,
+)
 from tests.fakes.api_server import Server, connected, kubeconfig
 
 PATCH: list[dict[str, Any]] = [{"op": "test", "path": "/a", "value": 1}]
@@ -112,7 +122,7 @@ def test_a_pods_reply_is_read_up_to_a_limit(server: Server, cluster: Cluster) ->
     for _ in range(2):
         assert cluster.ask_pod("n", "p", 8000, "POST", "/score", b"?")[2] == server.body
     server.body += b"x"
-    with pytest.raises(Retryable, match=r"POST /score of pod n/p has a reply of more than 1 MiB"):
+    with pytest.raises(Unusable, match=r"POST /score of pod n/p has a reply of more than 1 MiB"):
         cluster.ask_pod("n", "p", 8000, "POST", "/score", b"?")
     server.body = b"fine"
     assert cluster.ask_pod("n", "p", 8000, "GET", "/")[2] == b"fine"

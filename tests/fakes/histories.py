@@ -135,8 +135,8 @@ class Story:
         wanted = wanted or newest_pair(self.state)[0]
         return self.write(Requested, request=key, author="ana", reason="it is meant", pair=wanted)
 
-    def ask_rollback(self, key: str, to: int) -> Self:
-        undoes = self.state.live if self.state.live != to else None
+    def ask_rollback(self, key: str, to: int, undoes: int | None = None) -> Self:
+        undoes = undoes or (self.state.live if self.state.live != to else None)
         return self.write(
             RollbackRequested, request=key, author="bo", reason="daisies come back wrong", to=to, undoes=undoes
         )

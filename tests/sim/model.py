@@ -428,8 +428,9 @@ def rollback_due(entries: Entries) -> int | None:
         entry, until_then = entries[place], entries[:place]
         if isinstance(entry, Live):
             return None
-        if isinstance(entry, Planned) and entry.to is not None and entry.undoes not in (None, live(until_then)):
-            return entry.undoes
+        bad = entry.undoes if isinstance(entry, Planned) else None
+        if bad is not None and phase(until_then, bad) in (Phase.FAILED, Phase.SUPERSEDED):
+            return bad
         if isinstance(entry, Failed) and not _missed_its_image(entries, place):
             is_forward = plan_of(entries, entry.release).to is None
             return entry.release if is_forward and live(until_then) is not None else None
@@ -471,7 +472,7 @@ def quarantine(entries: Entries) -> frozenset[str]:
     """Return what must not ship: what was found guilty, without what a person released all the same since."""
     found: set[str] = set()
     overrides: set[str] = set()
-    for entry in _of(entries, Rejected, Failed, Live, Requested, Planned):
+    for entry in _of(entries, Rejected, Failed, Live, Superseded, Requested, Planned):
         if isinstance(entry, Requested):
             overrides.update([entry.request] if entry.override else [])
         elif not isinstance(entry, Planned):
@@ -482,7 +483,12 @@ def quarantine(entries: Entries) -> frozenset[str]:
 
 
 def _quarantines(entries: Entries) -> set[str]:
-    return {what for entry in entries if isinstance(entry, (Rejected, Failed, Live)) for what in entry.quarantine}
+    return {
+        what
+        for entry in entries
+        if isinstance(entry, (Rejected, Failed, Live, Superseded))
+        for what in entry.quarantine
+    }
 
 
 def is_barred(pair: Pair, barred: frozenset[str]) -> bool:
@@ -500,7 +506,9 @@ def request(entries: Entries) -> Request | None:
         entry = entries[index]
         if isinstance(entry, Planned) and entry.request == asked.request:
             return None
-        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(asked.pair, frozenset(entry.quarantine)):
+        if isinstance(entry, (Rejected, Failed, Live, Superseded)) and is_barred(
+            asked.pair, frozenset(entry.quarantine)
+        ):
             return None
     return Request(asked.request, asked.author, asked.reason, asked.pair, asked.override)
 
@@ -515,7 +523,7 @@ def rollback_request(entries: Entries) -> RollbackRequested | None:
     for entry in entries[place:]:
         if isinstance(entry, Planned) and entry.request == asked.request:
             return None
-        if isinstance(entry, (Rejected, Failed, Live)) and is_barred(pair, frozenset(entry.quarantine)):
+        if isinstance(entry, (Rejected, Failed, Live, Superseded)) and is_barred(pair, frozenset(entry.quarantine)):
             return None
     return asked
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shipmate.core.ledger import Failed, Gated, Hold, HoldSet, Intended, Live, Rejected, Requested, Resumed
+from shipmate.core.ledger import Failed, Gated, Hold, HoldSet, Intended, Live, Rejected, Requested, Resumed, Superseded
 from shipmate.core.refs import Pair
 from tests.sim import model
 from tests.sim.history import Patch
@@ -33,7 +33,10 @@ def _is_what_it_says(seen: Seen, patch: Patch, number: int) -> Iterator[str]:
     planned, truth = seen.planned[number][1], seen.run.truth
     if patch.after.pair != planned.pair.key:
         yield f"r-{number} was patched in with another pair than its own"
-    if model.is_barred(planned.pair, model.quarantine(seen.entries[: patch.entries])):
+    until = seen.entries[: patch.entries]
+    # what a person rolled back after it had its fence may still be patched in, until the rollback takes the Deployment
+    others = [entry for entry in until if not (isinstance(entry, Superseded) and entry.release == number)]
+    if model.is_barred(planned.pair, model.quarantine(others)):
         yield f"r-{number} was patched in although it is quarantined"
     if model.image(seen.entries[: patch.entries], number) in truth.mixed_up_images:
         yield f"r-{number} was patched in with an image that holds another app than it says"
