@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
+from shipmate.core.ledger import Phase
 from shipmate.errors import NotAllowed, Retryable
 from tests.core.test_golden import as_text, state_file, state_of
 from tests.situations import refusing
@@ -201,6 +202,25 @@ def given_way() -> World:
     return world
 
 
+def rolled_back_on_the_way() -> World:
+    """Code is rolled back while it rolls out; the rollback is refused, gives way to another, and that goes live."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    _publish(world, app="2.4.0")
+    world.tell(world.push_app("2.5.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    good = str(world.state.release(2).image)
+    refusing(world, lambda patch: good in patch)
+    world.commands().rollback("vision", "back", "bo", RollbackBody(reason="2.5.0 leaks photos"))
+    world.run(within=timedelta(seconds=30))
+    world.commands().rollback("vision", "further", "ana", RollbackBody(reason="2.4.0 does not come", to="r-1"))
+    world.run()
+    _publish(world, app="2.5.1")
+    world.commands().resume("vision", "go-on", "bo", ResumeBody(reason="2.5.1 mends it"))
+    world.run()
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -225,6 +245,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "held-twice": held_twice,
     "live-model-lost": live_model_lost,
     "given-way": given_way,
+    "rolled-back-on-the-way": rolled_back_on_the_way,
 }
 
 
