@@ -20,6 +20,7 @@ from app.problems import Problem, ProblemError
 def blueprint(lifecycle: Lifecycle) -> flask.Blueprint:
     """Return the routes below /v2."""
     routes = flask.Blueprint("inference_protocol", __name__, url_prefix="/v2")
+    routes.before_request(lifecycle.asked)
 
     @routes.get("")
     def server() -> dict[str, Any]:

@@ -18,7 +18,10 @@ from app.model import Model
 from app.problems import Problem, ProblemError
 from app.settings import Settings
 
-DRAIN_ENDS_AFTER_SECONDS = 60.0
+QUIET_SECONDS = 2.0
+"""So long nobody asked: the endpoints have forgotten this pod."""
+
+DRAIN_ENDS_AFTER_SECONDS = 90.0
 """A drain that no SIGTERM follows ends by itself: kubelet sends it within seconds, so this call was a mistake."""
 
 WAIT_SECONDS = 10.0
@@ -47,6 +50,7 @@ class Lifecycle:
             headers={"Retry-After": "1"},
         )
         self._draining_since: float | None = None
+        self._asked_at = self.clock() - QUIET_SECONDS
         self._processors = threading.BoundedSemaphore(self.cpus)
         self._room = threading.BoundedSemaphore(LARGE_REQUESTS)
 
@@ -79,6 +83,22 @@ class Lifecycle:
     def drain(self) -> None:
         """Be not ready from now on, and let every connection end with its next answer."""
         self._draining_since = self.clock()
+
+    def hold(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Return when the endpoints had time to forget this pod: `drain_seconds`, longer while questions still come.
+
+        Whoever still comes then was sent by a node that has not heard of it, of a starved cluster for instance.
+        """
+        started = self.clock()
+        sleep(self.settings.drain_seconds)
+        while self.clock() - self._asked_at < QUIET_SECONDS:
+            if self.clock() - started >= self.settings.drain_at_most_seconds:
+                return
+            sleep(0.1)
+
+    def asked(self) -> None:
+        """Note that a user asked."""
+        self._asked_at = self.clock()
 
     @property
     def problem(self) -> Problem | None:

@@ -17,6 +17,7 @@ class Settings:
     port: int = 8000
     host: str = "0.0.0.0"  # noqa: S104 - inside a pod every address is the pod's own
     drain_seconds: float = 4.0
+    drain_at_most_seconds: float = 12.0  # while questions still come
     app_version: str = "0.0.0"
     app_revision: str = "unknown"
     release: str | None = None
@@ -34,6 +35,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         port=int(_number(environment, "PORT", default.port, 1, 65535)),
         host=environment.get("HOST") or default.host,
         drain_seconds=_number(environment, "DRAIN_SECONDS", default.drain_seconds, 0, 60),
+        drain_at_most_seconds=_number(environment, "DRAIN_AT_MOST_SECONDS", default.drain_at_most_seconds, 0, 75),
         app_version=environment.get("APP_VERSION") or default.app_version,
         app_revision=environment.get("APP_REVISION") or default.app_revision,
         release=environment.get("SHIPMATE_RELEASE") or None,

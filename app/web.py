@@ -107,7 +107,7 @@ def _operations(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
         if not ipaddress.ip_address(flask.request.remote_addr or "0.0.0.0").is_loopback:  # noqa: S104 - not an address to bind
             raise ProblemError(Problem(403, "forbidden", "Only this pod's own preStop hook may drain it."))
         lifecycle.drain()
-        time.sleep(lifecycle.settings.drain_seconds)
+        lifecycle.hold()
         return flask.Response("drained\n", mimetype="text/plain")
 
     @routes.get("/metrics")
@@ -120,6 +120,7 @@ def _operations(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
 def _answers(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
     """Return the routes that users ask."""
     routes = flask.Blueprint("answers", __name__)
+    routes.before_request(lifecycle.asked)
 
     def ask() -> Scored:
         with lifecycle.room(flask.request.content_length):

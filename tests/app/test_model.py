@@ -192,9 +192,29 @@ def test_a_drain_that_nothing_follows_ends_by_itself(tmp_path: Path) -> None:
     lifecycle.drain()
     assert lifecycle.problem is not None
     assert lifecycle.headers()["Connection"] == "close"
-    now[0] += 61
+    now[0] += 91
     assert lifecycle.problem is None
     assert "Connection" not in lifecycle.headers()
+
+
+@pytest.mark.parametrize(
+    ("last_question", "held"),
+    [(None, 4.0), (1.0, 4.0), (3.0, 5.0), (9.5, 11.5), (30.0, 12.0)],
+    ids=["nobody came", "they stopped soon", "they came a little longer", "and longer", "they never stopped"],
+)
+def test_a_drain_lasts_while_questions_still_come(tmp_path: Path, last_question: float | None, held: float) -> None:
+    now = [100.0]
+    lifecycle = Lifecycle(Settings(model_dir=tiny_folder(tmp_path)), clock=lambda: now[0])
+
+    def sleep(seconds: float) -> None:
+        for _ in range(round(seconds / 0.1)):
+            now[0] += 0.1
+            if last_question is not None and now[0] - 100 <= last_question + 0.01:
+                lifecycle.asked()
+
+    lifecycle.drain()
+    lifecycle.hold(sleep)
+    assert now[0] - 100 == pytest.approx(held, abs=0.15)
 
 
 def test_identity_before_a_model_is_known(tmp_path: Path) -> None:

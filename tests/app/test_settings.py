@@ -14,7 +14,7 @@ TREE = Path(__file__).resolve().parents[2]
 def test_defaults() -> None:
     assert from_environment({}) == Settings()
     assert Settings().model_dir == Path("/model")
-    assert Settings().drain_seconds == 4
+    assert (Settings().drain_seconds, Settings().drain_at_most_seconds) == (4, 12)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ def test_defaults() -> None:
         ({"PORT": "http"}, "PORT is 'http': it should be a number from 1 to 65535"),
         ({"PORT": "70000"}, "PORT is 70000: it should be from 1 to 65535"),
         ({"DRAIN_SECONDS": "-1"}, "DRAIN_SECONDS is -1: it should be from 0 to 60"),
+        ({"DRAIN_AT_MOST_SECONDS": "80"}, "DRAIN_AT_MOST_SECONDS is 80: it should be from 0 to 75"),
     ],
 )
 def test_mistakes(variables: dict[str, str], message: str) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import pytest
 from app import drain, web
 from app.lifecycle import Lifecycle
 from app.settings import Settings
-from tests.app.apps import running, tiny_folder
+from tests.app.apps import RunningApp, running, tiny_folder
 
 pytestmark = pytest.mark.app
 
@@ -116,8 +117,29 @@ class User:
             connection.close()
 
 
+def test_a_drain_goes_on_while_somebody_comes(tmp_path: Path) -> None:
+    with running(tiny_folder(tmp_path), DRAIN_SECONDS="0.2", DRAIN_AT_MOST_SECONDS="60") as app:
+        app.wait()
+        with ThreadPoolExecutor(1) as hook:
+            drained = hook.submit(app.client.get, "/drain", timeout=60)
+            for _ in range(30):  # somebody whose node has not heard that this pod leaves
+                assert http_get(app, "/") == 200
+                time.sleep(0.1)
+            assert not drained.done()
+            assert drained.result().status_code == 200
+
+
+def http_get(app: RunningApp, path: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(app.url).netloc, timeout=60)
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    reply.read()
+    connection.close()
+    return reply.status
+
+
 def test_nothing_is_lost_when_it_drains_and_stops_under_load(tmp_path: Path) -> None:
-    with running(tiny_folder(tmp_path), DRAIN_SECONDS="1") as app:
+    with running(tiny_folder(tmp_path), DRAIN_SECONDS="1", DRAIN_AT_MOST_SECONDS="1") as app:
         app.wait()
         stop = threading.Event()
         # the Service stops sending to a pod that is not ready: here users stop asking when the drain is over; what is
