@@ -360,7 +360,7 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
             raise Conflict(f"{serving.name} is live with this pair already")
         return wanted, undone
     if body.if_live is not None and undone is not serving:
-        what = "is rolling out" if undone is active else "failed, and is not undone,"
+        what = "is rolling out" if undone is active else "is not undone yet, and went out"
         raise Conflict(f'{undone.name} {what} over {serving.name}: say with "to" which release to go back to')
     if is_as_left:
         other = _last_other(state, serving)

@@ -231,6 +231,13 @@ def test_a_rollback_of_what_another_rollback_is_to_undo_undoes_the_same() -> Non
     assert world.state.release(2).phase is Phase.RETIRED
 
 
+def test_a_rollback_of_what_was_live_while_another_is_to_be_undone_asks_where_to() -> None:
+    world = failed_with_nothing_to_go_back_to()
+    body = RollbackBody(reason="1.0 is wrong", if_live="r-1")
+    with pytest.raises(Conflict, match='r-2 is not undone yet, and went out over r-1: say with "to" which release'):
+        world.commands().rollback("vision", "key", "bo", body)
+
+
 def test_a_rollback_that_another_rollback_missed_the_image_of_is_not_built_as_another_image() -> None:
     world = released("1.1")
     clean_up(world, 0)
