@@ -114,5 +114,5 @@ def thumbnail(picture: Image.Image, longest: int = 512) -> bytes:
     small = picture.copy()
     small.thumbnail((longest, longest))
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=80)
+    small.save(out, "JPEG", quality=80, comment=b"")  # the photograph's own would go with it
     return out.getvalue()

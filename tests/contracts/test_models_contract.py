@@ -120,5 +120,6 @@ def test_a_container_that_is_not_there_cannot_be_listed(storage: Storage) -> Non
 @pytest.mark.azurite
 def test_the_clock_is_the_storages(azurite: object, storage: Storage) -> None:
     storage.put("now", b"")
-    age = datetime.now(UTC) - storage.models.properties(storage.container, "now").modified_at
-    assert age > timedelta(seconds=-5)
+    written = storage.models.properties(storage.container, "now")
+    assert storage.models.properties(storage.container, "now").modified_at == written.modified_at
+    assert datetime.now(UTC) - written.modified_at > timedelta(seconds=-5)

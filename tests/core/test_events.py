@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from shipmate.core.events import (
     BLOB_CREATED,
-    COMPLETE_BLOB_APIS,
     IMAGE_PUSHED,
     Ignored,
     ImagePushed,
@@ -166,7 +165,7 @@ def test_one_event_in_its_many_forms(body: Any, expected: ModelPublished | Image
     assert parsed(body) == expected
 
 
-@pytest.mark.parametrize("api", sorted(COMPLETE_BLOB_APIS))
+@pytest.mark.parametrize("api", ["CopyBlob", "FlushWithClose", "PutBlob", "PutBlockList", "SftpCommit"])
 def test_a_blob_is_complete(api: str) -> None:
     assert isinstance(parsed(blob_created(data=blob_data(api=api))), ModelPublished)
 

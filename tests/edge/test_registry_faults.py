@@ -240,11 +240,16 @@ def test_patches_that_lose_their_session_when_they_break_off_get_smaller(
     assert [request.method for request in requests].count("POST") == 3
 
 
-def test_a_registry_that_is_busy_is_waited_for(failing_registry: Failing, registry: Cloud, repository: str) -> None:
+def test_a_registry_that_is_busy_is_waited_for(
+    failing_registry: Failing, registry: Cloud, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("shipmate.edge.registry_http.time.sleep", waited.append)
     client, _ = failing_registry(
         Fault("PATCH", answer=Answer(429, b"slow down", {"Retry-After": "1"})), Fault("PATCH", answer=Answer(500))
     )
     assert_stored(registry, repository, client.upload(repository, layer()))
+    assert waited == [1.0, 0.4], "as it was told, then as the attempt says"
 
 
 def test_a_registry_that_is_busy_for_long_is_left_alone(

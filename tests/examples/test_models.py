@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -137,11 +138,20 @@ def small_folder(folder: Path) -> Path:
 
 
 @pytest.mark.azurite
-def test_publishing_puts_the_manifest_last(container: ContainerClient, tmp_path: Path) -> None:
+def test_publishing_puts_the_manifest_last(
+    container: ContainerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, upload = list[str](), ContainerClient.upload_blob
+
+    def noted(self: ContainerClient, name: str, *args: Any, **options: Any) -> Any:
+        order.append(name)
+        return upload(self, name, *args, **options)
+
+    monkeypatch.setattr(ContainerClient, "upload_blob", noted)
     assert publish.publish(small_folder(tmp_path / "1.0"), container, "tiny/1.0/") == "tiny/1.0/manifest.json"
-    blobs = {blob.name: blob.creation_time for blob in container.list_blobs()}
-    assert set(blobs) == {"tiny/1.0/manifest.json", "tiny/1.0/model.onnx", "tiny/1.0/golden/a.png"}
-    assert blobs["tiny/1.0/manifest.json"] == max(blobs.values())
+    assert set(container.list_blob_names()) == set(order)
+    assert sorted(order[:-1]) == ["tiny/1.0/golden/a.png", "tiny/1.0/model.onnx"]
+    assert order[-1] == "tiny/1.0/manifest.json"
 
 
 @pytest.mark.azurite

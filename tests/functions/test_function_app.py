@@ -100,6 +100,8 @@ def test_what_azure_installs_is_what_is_imported() -> None:
     assert named - {name for name, module in modules.items() if module in imported} == {
         "azure-functions-runtime"  # the worker itself, pinned so that what is tested is what runs
     }
+    foreign = {name.partition(".")[0] for name in imported} - {"functions", "shipmate"} - sys.stdlib_module_names
+    assert foreign == {module.partition(".")[0] for module in modules.values()}
 
 
 def test_what_is_deployed_is_what_the_function_app_needs() -> None:
