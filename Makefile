@@ -3,6 +3,7 @@ PY := .venv/bin/python
 # Tests start many processes: their bytecode is kept, whatever the environment says, and not in the tree.
 PYTEST := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX="$${XDG_CACHE_HOME:-$$HOME/.cache}/shipmate/bytecode" $(PY) -m pytest
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
+EVERY_BRANCH := tests/core tests/test_retention.py --cov=shipmate/core --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
 export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit check down status bench-quick sim drill lock environment
@@ -14,7 +15,7 @@ demo: environment ## Set everything up, run the main job and leave it running (C
 	@$(PY) -m localcloud demo $(if $(CONTEXT),--context $(CONTEXT)) $(if $(REGISTRY),--registry $(REGISTRY))
 
 test: environment ## Set up what the tests need and run all of them
-	@$(PY) -m localcloud setup && $(PYTEST) -m search tests/sim && $(PYTEST) -n 3 $(SIDE_BY_SIDE) -m 'not search'
+	@$(PY) -m localcloud setup && $(PYTEST) -m search tests/sim && $(PYTEST) -q -n 2 $(EVERY_BRANCH) && $(PYTEST) -n 3 $(SIDE_BY_SIDE) -m 'not search'
 
 test-unit: environment ## Run the tests that need no server, in less than 30 s
 	@$(PYTEST) -n 2 $(SIDE_BY_SIDE) -m 'not (environment or host or app or azurite or buildah or registry or relay or cluster or e2e or sim)'

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.graft import PEAK_GOAL_MIB
+from bench.graft import CRANE, CURL, PEAK_GOAL_MIB
 from bench.quick import REPORT
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurements.md"
@@ -49,10 +49,21 @@ def document(report: dict[str, Any]) -> str:
         )
     if "graft" in report:
         peak = max(report["peak_memory_mib"].values())
-        text += GRAFT + _table(report["graft"])
+        text += GRAFT + _table(report["graft"]) + _floor(report["graft"])
         text += f"\nPeak memory of the whole process, Python and libraries included: {peak:.0f} MiB "
         text += f"(goal at most {PEAK_GOAL_MIB:.0f} MiB).\n"
     return text
+
+
+def _floor(comparisons: list[dict[str, Any]]) -> str:
+    """Return what the two baselines of the graft say of each other, if both were measured."""
+    medians = {each["baseline"]["name"]: each["baseline"]["median"] for each in comparisons}
+    if not {CURL, CRANE} <= medians.keys():
+        return ""
+    return (
+        f"\nIn the same run {CURL} was {medians[CRANE] / medians[CURL]:.2f} times as fast as `{CRANE}`: no graft from "
+        "this storage into this registry\ncan be much faster than that.\n"
+    )
 
 
 def _table(comparisons: list[dict[str, Any]]) -> str:

@@ -37,6 +37,9 @@ BACKOFF_SECONDS = 1
 RETRIES = 2
 """Storage is tried again after about 3 and 5 s (backoff + 2 to the power of the attempt), then the work is handed back:
 the SDKs begin with 15 s, and Event Grid waits for 30 s in all."""
+CONNECT_SECONDS = 5
+SILENCE_SECONDS = 20
+"""How long storage may say nothing while it is asked; both are the transport's, and azure-core's own are 300 s."""
 
 
 def pipeline() -> Pipeline:
@@ -100,7 +103,6 @@ def blob_service(storage: str) -> BlobServiceClient:
     """
     options: dict[str, Any] = {
         "retry_policy": blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
-        "connection_data_block_size": RANGE_SIZE,
         "max_chunk_get_size": RANGE_SIZE,
         "transport": _transport(),
     }
@@ -121,8 +123,16 @@ def _queue_client(storage: str, name: str) -> QueueClient:
 
 
 def _transport() -> RequestsTransport:
-    """Return a transport that keeps a connection for every thread: the SDK's own keeps 10 and opens others anew."""
+    """Return a transport that keeps a connection for every thread: the SDK's own keeps 10 and opens others anew.
+
+    A client that is given a transport sets no timeouts and no block size on it (`_create_pipeline` in the SDK).
+    """
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
-    return RequestsTransport(session=session)
+    return RequestsTransport(
+        session=session,
+        connection_timeout=CONNECT_SECONDS,
+        read_timeout=SILENCE_SECONDS,
+        connection_data_block_size=RANGE_SIZE,
+    )

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from azure.core.exceptions import ServiceResponseError
 
 from localcloud.config import Cloud, connection_string
 from shipmate import wiring
 from shipmate.core.intake import Sources
 from shipmate.edge.api_server import CONNECTIONS
-from shipmate.edge.blobs import BlobModels
+from shipmate.edge.blobs import RANGE_SIZE, BlobModels
 from shipmate.edge.clock import SystemClock
 from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
@@ -128,6 +129,30 @@ def test_each_thread_keeps_its_connection_to_the_storage() -> None:
         storage.close()
     assert len(seen) == 2 * CONNECTIONS
     assert len({one.port for one in seen}) == CONNECTIONS
+
+
+def test_a_storage_that_falls_silent_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wiring, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(wiring, "RETRIES", 0)
+    awake = threading.Event()
+
+    def answer(_: Seen) -> Answer:
+        awake.wait(30)
+        return Answer(200, b"")
+
+    with answering(answer) as (url, seen):
+        port = int(url.rpartition(":")[2])
+        storage = wiring.blob_service(connection_string(port, port))
+        with pytest.raises(ServiceResponseError, match=r"Read timed out\. \(read timeout=0\.2\)"):
+            storage.get_account_information()
+        awake.set()
+        storage.close()
+    assert len(seen) == 1
+
+
+def test_a_range_is_taken_from_the_connection_at_once() -> None:
+    """azure-core's own pieces are of 4 KiB: a thousand and a half for one range."""
+    assert wiring._transport().connection_config.data_block_size == RANGE_SIZE
 
 
 def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ class AzureImageLocks:
         free = dict.fromkeys(let_go, True) | dict.fromkeys(keep, False)
         what = f"the locks on images of {repository} in {self._url}"
         try:
-            with ContainerRegistryClient(self._url, credential, retry_total=2) as client:
+            with ContainerRegistryClient(
+                self._url, credential, retry_total=2, connection_timeout=5, read_timeout=20
+            ) as client:
                 for image in client.list_manifest_properties(repository):
                     wanted = free.get(Digest(image.digest))
                     if wanted is None:

@@ -43,6 +43,15 @@ def test_users_and_memory_are_told_in_words() -> None:
     assert "Python and libraries included: 130 MiB (goal at most 150 MiB)." in text
 
 
+def test_the_baselines_of_the_graft_bound_what_can_be_reached() -> None:
+    grafts = [
+        Comparison("a graft", Figure("ours", (8.0,)), Figure("curl to curl", (6.0,)), 1.3).as_json(),
+        Comparison("a graft", Figure("ours", (8.0,)), Figure("crane append", (15.0,)), 3.0, at_most=False).as_json(),
+    ]
+    text = document({"graft": grafts, "peak_memory_mib": {"4 GiB": 130.2}})
+    assert "In the same run curl to curl was 2.50 times as fast as `crane append`" in text
+
+
 def test_a_half_that_was_not_measured_is_left_out() -> None:
     assert "## The graft" not in document({"rollouts": [], **USERS})
     assert "## From publish" not in document({})
