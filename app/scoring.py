@@ -7,7 +7,6 @@ Given: `{"result": [[[[label, percent], … three], … one list an image], "Com
 
 import base64
 import binascii
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -17,13 +16,15 @@ import flask
 import numpy as np
 from PIL import Image
 
-from app import images
+from app import bodies, images
 from app.images import MAX_IMAGES, MAX_PIXELS_A_REQUEST, Tensor
 from app.lifecycle import Lifecycle
 from app.model import Prediction
 from app.problems import Problem, ProblemError
 
 WHITESPACE = re.compile(r"\s+")
+MOST_PARTS = 1000
+"""Lists, objects and their members in the JSON of a request; sixteen images are twenty."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ def _listed(body: bytes) -> list[str]:
     """Return the texts of X in {"input": X}."""
     how = 'Send {"input": "[\\"<base64>\\", …]"}.'
     try:
-        document = json.loads(body)
+        document = bodies.parse(body, most=MOST_PARTS, of="[{,")
         listed = document["input"]
         if isinstance(listed, str):
-            listed = json.loads(listed)
+            listed = bodies.parse(listed, most=MOST_PARTS, of="[{,")
     except (ValueError, RecursionError) as error:
         raise _bad(f"The body, or the text in its input, is not JSON: {error}. {how}") from error
     except (KeyError, TypeError):

@@ -93,7 +93,7 @@ def _target(name: str, url: str, size: Size) -> dict[str, Any]:
         "quiet_seconds": size.quiet_seconds,
         "quiet_cap_seconds": size.quiet_cap_seconds,
         "rollout_within_seconds": 600,
-        "gate": {"ready_within_seconds": 300, "max_seconds": 60},
+        "gate": {"ready_within_seconds": 300, "max_seconds": 30},
         "verify": {"replies": 3, "within_seconds": 120},
     }
 

@@ -12,6 +12,7 @@ ShipmateError
 ├── Ambiguous       the request may or may not have taken effect: read again to find out
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
     ├── Unreachable nobody took the request: nothing is known of who should have answered it
+    ├── Silent      the request was taken and nothing came back in time: try again, and look who keeps it
     └── Unusable    an answer came that nobody can read: try again, and blame who answered if it stays so
 """
 
@@ -92,6 +93,10 @@ class Retryable(ShipmateError):
 
 class Unreachable(Retryable):
     """There was no connection to send the request on."""
+
+
+class Silent(Retryable):
+    """There was a connection, and no reply on it in time."""
 
 
 class Unusable(Retryable):

@@ -8,7 +8,7 @@ Kubernetes or HTTP; what is to be done next is decided in `shipmate.core.plan`.
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from shipmate.core import intake as rules
 from shipmate.core import pairs, plan
@@ -36,7 +36,7 @@ from shipmate.core.retention import Retention, retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
-from shipmate.ports import Ledgers, Queue, Reading
+from shipmate.ports import Blob, Ledgers, Queue, Reading
 from shipmate.stages.build import build
 from shipmate.stages.context import Context
 from shipmate.stages.gate import gate, remove_finished_gate_pods
@@ -362,19 +362,35 @@ class Pipeline:
         )
 
     def _newest_model(self, target: Target, state: State) -> ModelPublished | None:
+        """Return the newest model that the ledger does not know, or the newest of all; older ones stay what they were.
+
+        Models are as old as their bytes: a change of a blob's metadata gives it another ETag and date, and publishes
+        nothing.
+        """
+        newest = unknown = None
+        until = max((half.published_at for half in state.models), default=None)
         try:
-            blobs = list(self.context.models.list(target.model.container, f"{target.model.name}/"))
+            for blob in self.context.models.list(target.model.container, f"{target.model.name}/"):
+                if rules.version_of(target.model, blob.path) is None:
+                    continue
+                found = self._found(target, state, blob)
+                newest = found if newest is None else max(newest, found, key=_age)
+                is_later = until is None or found.occurred_at > until
+                if is_later and state.examined.get(examined(found)[0]) != examined(found)[1]:
+                    unknown = found if unknown is None else max(unknown, found, key=_age)
         except NotFound:
             return None
-        found = [blob for blob in blobs if rules.version_of(target.model, blob.path) is not None]
-        if not found:
-            return None
-        newest = max(found, key=lambda blob: (blob.modified_at, blob.path))
-        etag = normalise_etag(newest.etag)
-        event_id = f"sweep-{state.length}:{target.model.container}/{newest.path}@{etag}"
-        return ModelPublished(
-            event_id, self.sources.account, target.model.container, newest.path, etag, None, newest.modified_at
-        )
+        return unknown or newest
+
+    def _found(self, target: Target, state: State, blob: Blob) -> ModelPublished:
+        """Return a model in the storage as an event that nobody sent."""
+        container, etag = target.model.container, normalise_etag(blob.etag)
+        event_id = f"sweep-{state.length}:{container}/{blob.path}@{etag}"
+        return ModelPublished(event_id, self.sources.account, container, blob.path, etag, None, blob.created_at)
+
+
+def _age(found: ModelPublished) -> tuple[datetime, str]:
+    return found.occurred_at, found.path
 
 
 def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:

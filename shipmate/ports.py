@@ -257,7 +257,8 @@ class Blob(msgspec.Struct, frozen=True):
     path: str
     size: int
     etag: str  # without quotes
-    modified_at: datetime
+    modified_at: datetime  # a change of its metadata is one, and changes the etag too
+    created_at: datetime  # when these bytes were written: a metadata change leaves it, an upload in its place does not
 
 
 class Models(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 
 from shipmate.core.targets import Target, TargetsFile
@@ -112,6 +113,12 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
                 f"{name}: {target.public_url!r} has a query or fragment; /score and /version are asked below it, "
                 f"so give scheme, host and path - at `$.targets[{index}].public_url`"
             )
+        try:
+            httpx.URL(target.public_url)
+        except httpx.InvalidURL as error:
+            raise Misconfigured(
+                f"{name}: {target.public_url!r} is no address: {error} - at `$.targets[{index}].public_url`"
+            ) from error
         found[target.name] = msgspec.structs.replace(target, public_url=target.public_url.rstrip("/"))
     return found
 

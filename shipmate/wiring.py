@@ -71,10 +71,10 @@ def compose(settings: Settings) -> Pipeline:
 
     Raises Misconfigured if the targets file or a kubeconfig is wrong.
     """
-    service = blob_service(settings.storage)
+    service, targets = blob_service(settings.storage), read_targets(settings.targets)
     host = settings.registry.partition("://")[2]
     return Pipeline(
-        targets=read_targets(settings.targets),
+        targets=targets,
         sources=Sources(settings.account, settings.registry_name),
         ledgers=LedgerStore(service, settings.ledger_container),
         queue=StorageQueue(_queue_client(settings.queue_storage, settings.queue)),
@@ -86,7 +86,7 @@ def compose(settings: Settings) -> Pipeline:
                 registry=host,
                 credential=DefaultAzureCredential() if settings.cluster.startswith("aks:") else None,
             ),
-            door=Door(),
+            door=Door(timeout_seconds=max(10.0, *(target.gate.max_seconds for target in targets.values()))),
             clock=SystemClock(),
             worker="",
             locks=AzureImageLocks(settings.registry) if host.endswith(AZURE_REGISTRIES) else None,

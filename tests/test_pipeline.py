@@ -189,6 +189,43 @@ def test_what_no_event_told_us_is_found_by_the_sweep():
     assert world.pipeline().sweep() == {"vision": 0}
 
 
+def test_a_change_of_an_older_models_metadata_publishes_nothing() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1"))
+    world.models.touch("models", "net/1.0/manifest.json")
+    assert world.pipeline().sweep() == {"vision": 0}
+    world.run()
+    assert (phases(world), world.version("").model_version) == ([("r-1", "retired"), ("r-2", "live")], "1.1")
+
+
+def test_a_change_of_the_newest_models_metadata_is_no_news_of_it() -> None:
+    world = released()
+    world.models.touch("models", "net/1.0/manifest.json")
+    for found in (1, 0):
+        assert world.pipeline().sweep() == {"vision": found}
+        world.run()
+    assert phases(world) == [("r-1", "live")]
+    assert "the same bytes are known as 1.0" in world.story()
+
+
+def test_a_model_that_no_event_told_of_is_found_behind_one_whose_metadata_was_changed() -> None:
+    world = released()
+    world.publish_model("1.1")
+    world.models.touch("models", "net/1.0/manifest.json")
+    assert world.pipeline().sweep() == {"vision": 1}
+    world.run()
+    assert world.version("").model_version == "1.1"
+
+
+def test_a_model_that_was_uploaded_again_without_an_event_is_the_newest() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1"))
+    world.publish_model("1.0")
+    assert world.pipeline().sweep() == {"vision": 1}
+    world.run()
+    assert world.version("").model_version == "1.0"
+
+
 def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
     world = released()
     world.ship(world.publish_model("2.0", contract="2"))

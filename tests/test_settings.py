@@ -328,6 +328,19 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
             id="a query",
         ),
         pytest.param(text(document(public_url="http://door.test/#x")), "`$.targets[0].public_url`", id="a fragment"),
+        pytest.param(
+            text(document(public_url="http://10.0.0.256:8080")),
+            "'http://10.0.0.256:8080' is no address: Invalid IPv4 address: '10.0.0.256' - at `$.targets[0].public_url`",
+            id="a number that no address has",
+        ),
+        pytest.param(
+            text(document(public_url="http://door.test:http")),
+            "is no address: Invalid port: 'http' - at `$.targets[0].public_url`",
+            id="a port without a number",
+        ),
+        pytest.param(
+            text(document(gate={"max_seconds": 31})), "<= 30.0 - at `$.targets[0].gate.max_seconds`", id="too patient"
+        ),
         pytest.param(text(document(quiet_seconds=-1)), ">= 0.0 - at `$.targets[0].quiet_seconds`", id="before now"),
         pytest.param(
             text(document(quiet_seconds=float("inf"))), "<= 86400.0 - at `$.targets[0].quiet_seconds`", id="for ever"

@@ -131,6 +131,18 @@ def test_each_thread_keeps_its_connection_to_the_storage() -> None:
     assert len({one.port for one in seen}) == CONNECTIONS
 
 
+@pytest.mark.parametrize(("max_seconds", "patience"), [(5, 10.0), (25, 25.0)])
+def test_the_door_is_as_patient_as_the_gate(tmp_path: Path, max_seconds: int, patience: float) -> None:
+    """Otherwise an answer that the gate lets pass fails the verification."""
+    targets = tmp_path / "targets.yaml"
+    document = yaml.safe_load(EXAMPLE.read_text())
+    document["targets"][0]["gate"] = {"max_seconds": max_seconds}
+    targets.write_text(yaml.safe_dump(document))
+    door = compose(read_settings({**local(tmp_path), "SHIPMATE_TARGETS": str(targets)})).context.door
+    assert isinstance(door, Door)
+    assert door._timeout_seconds == patience
+
+
 def test_a_storage_that_falls_silent_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(wiring, "RETRIES", 0)

@@ -51,7 +51,9 @@ class ModelPublished(msgspec.Struct, frozen=True, tag="model"):
     container: str
     path: str
     etag: str | None
-    sequencer: str | None  # lower case, padded with zeros to 64 digits: compare as text, for one path only
+    sequencer: (
+        str | None
+    )  # lower case, padded with zeros to 64 digits: compare as text, for one path only; the sweep has none
     occurred_at: datetime
 
 

@@ -15,10 +15,13 @@ _CREATE = frozenset({"CreateContainerError", "CreateContainerConfigError", "RunC
 _MISSING = re.compile(r"(secret|configmap) \".*\" not found|couldn't find key", re.IGNORECASE)
 """What the kubelet says where the namespace lacks something that the Deployment's template names."""
 _TRANSIENT = re.compile(
-    r"connection (refused|reset)|timeout|timed out|deadline exceeded|unexpected EOF|no such host|too many requests|"
-    r"temporar|unavailable|status code 5\d\d|unexpected status.{0,60}: 5\d\d",
+    r"connection (refused|reset)|timeout|timed out|deadline exceeded|\bEOF\b|no such host|too many requests|"
+    r"QPS exceeded|temporar|unavailable|status code 5\d\d|unexpected status.{0,60}: 5\d\d|"
+    r"^Back-off pulling image \S+$",
     re.IGNORECASE,
 )
+"""Pulls that the kubelet repeats with some hope. Before Kubernetes 1.32 its back-off does not say what it is for; what
+the pull itself failed of is told between two waits."""
 _PERMANENT = re.compile(r"not found|manifest unknown|unauthorized|denied|forbidden|invalid reference", re.IGNORECASE)
 
 
@@ -64,7 +67,7 @@ def progress(deployment: DeploymentView, pods: Iterable[PodView]) -> Progress:
         return Complete()
     for pod in new:
         failure = pod_failure(pod)
-        if failure is not None:
+        if failure is not None and not _is_replaced(pod):
             return failure
     return _by_conditions(deployment, new) or Progressing(_movement(deployment, new))
 
@@ -85,6 +88,11 @@ def pod_failure(pod: PodView) -> Failed | None:
         if reason == "CrashLoopBackOff":
             return Failed("CrashLoop", f"{where} ends as soon as it starts: {_end(status)}", pod.name)
     return None
+
+
+def _is_replaced(pod: PodView) -> bool:
+    """Whether a pod was ended as a whole, by its node or an eviction: its ReplicaSet makes another."""
+    return pod.phase == "Failed" and bool(pod.reason)
 
 
 def gate_progress(pod: PodView) -> Progress:
@@ -136,7 +144,8 @@ def _by_conditions(deployment: DeploymentView, new: list[PodView]) -> Failed | N
 
 def is_untried(deployment: DeploymentView, pods: Iterable[PodView]) -> bool:
     """Return whether a rollout waits for no new pod that runs: for nodes, pulls or quotas, not for the application."""
-    return not any(_is_new(deployment, pod) and pod.phase != "Pending" and not pod.ready for pod in pods)
+    tried = (pod for pod in pods if pod.phase != "Pending" and not pod.ready and not _is_replaced(pod))
+    return not any(_is_new(deployment, pod) for pod in tried)
 
 
 def _movement(deployment: DeploymentView, new: list[PodView]) -> str:
@@ -150,6 +159,8 @@ def _movement(deployment: DeploymentView, new: list[PodView]) -> str:
 
 def _pod_words(pod: PodView) -> str:
     """Return in words what a pod that is not ready waits for."""
+    if _is_replaced(pod):
+        return f"pod {pod.name} was ended and is replaced: {pod.message or pod.reason}"
     if pod.unschedulable:
         return f"pod {pod.name} waits for a node: {pod.unschedulable}"
     for status in pod.statuses:

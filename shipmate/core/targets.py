@@ -18,6 +18,8 @@ Repository = Annotated[
     ),
 ]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+LONGEST_ANSWER_SECONDS = 30.0
+"""How long an answer is waited for at all."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -95,7 +97,9 @@ class GateThresholds(_Section, frozen=True):
     moved_by: Annotated[
         Share, Meta(description="an answer has moved if its confidence differs from the live pair's by more than this")
     ] = 0.2
-    max_seconds: Annotated[Seconds, Meta(description="how long its slowest answer may take")] = 5.0
+    max_seconds: Annotated[
+        float, Meta(ge=0, le=LONGEST_ANSWER_SECONDS, description="how long its slowest answer may take, at most 30")
+    ] = 5.0
     ready_within_seconds: Annotated[Seconds, Meta(description="how long it may take to get ready")] = 90.0
 
 

@@ -21,7 +21,7 @@ RELEASE = "shipmate.dev/release"
 type Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
-_FENCE = re.compile(r"0|[1-9][0-9]{0,18}")
+_FENCE = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class Container(msgspec.Struct, frozen=True):

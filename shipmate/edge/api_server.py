@@ -130,7 +130,7 @@ def status_of_server(data: bytes) -> dict[str, Any] | None:
     """Return the API server's own Status object, None if the bytes are something else."""
     try:
         decoded = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(decoded, dict) and decoded.get("kind") == "Status" and decoded.get("apiVersion") == "v1":
         return decoded

@@ -133,4 +133,5 @@ def _blob(properties: BlobProperties) -> Blob:
         size=int(properties.size),
         etag=str(properties.etag).strip('"'),
         modified_at=properties.last_modified,
+        created_at=properties.creation_time,
     )

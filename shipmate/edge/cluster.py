@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 from urllib.parse import quote
 
+import urllib3
 from kubernetes.client import Configuration
 
 from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
@@ -16,7 +17,7 @@ from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
 from shipmate.edge.api_server import ApiServer, Reply, refusal, status_of_server
 from shipmate.edge.cluster_address import Credential, finder
-from shipmate.errors import Ambiguous, Conflict, Invalid, NotFound, Retryable, Unusable
+from shipmate.errors import Ambiguous, Conflict, Invalid, NotFound, Retryable, Silent, Unusable
 
 FIELD_MANAGER = "shipmate"
 
@@ -148,7 +149,8 @@ class Cluster:
         `timeout` is in seconds.
 
         Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
-        could not be asked, and Unusable that it answered with more than `LONGEST_REPLY`.
+        could not be asked, Silent that it did not answer in time, and Unusable that it answered with more than
+        `LONGEST_REPLY`.
 
         Each question has a connection of its own: on one that stays open, Go's HTTP server closes the body of the
         question when the answer begins, at which its proxy may still look for more of it, and then cuts the answer
@@ -158,7 +160,10 @@ class Cluster:
         sent = {**(headers or {}), "connection": "close"}
         try:
             status, reply_headers, data = self._server.exchange(method, url, body, sent, timeout, limit=LONGEST_REPLY)
-        except Ambiguous as error:  # a question changes nothing: it may be asked again
+        except (Ambiguous, Retryable) as error:  # a question changes nothing: it may be asked again
+            if isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError):
+                what = f"{method} {path} of pod {namespace}/{pod}"
+                raise Silent(f"{what} was not answered within {timeout:g} s") from error
             raise Retryable(str(error)) from error
         if len(data) > LONGEST_REPLY:
             raise Unusable(f"{method} {path} of pod {namespace}/{pod} has a reply of {TOO_LONG}")

@@ -18,9 +18,9 @@ from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.pairs import guilty
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
-from shipmate.core.targets import Target
+from shipmate.core.targets import LONGEST_ANSWER_SECONDS, Target
 from shipmate.core.views import PodView
-from shipmate.errors import NotFound, Retryable, ShipmateError, Unusable, at_fault
+from shipmate.errors import NotFound, Retryable, ShipmateError, Silent, Unusable, at_fault
 from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster
 from shipmate.stages.build import restore
@@ -31,7 +31,8 @@ from shipmate.stages.rollout import image_reference
 POLL_SECONDS = 0.2
 PATIENCE = 3
 """Attempts after which an answer that stays away counts."""
-_ASK_SECONDS = 30.0
+END_WITHIN_SECONDS = 5.0
+"""How long the cluster may take to tell that a pod which gives no answer has ended."""
 _MOST_ANSWERS = 2 * 2 * MOST_GOLDEN
 """The questions of two models, each asked twice: a pod that ends before them would keep its release from a verdict."""
 _SPARE_SECONDS = 120
@@ -145,7 +146,7 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
         if isinstance(progress, Failed):
             if _is_the_clusters_fault(progress):
                 raise Retryable(progress.message)
-            told = explain(progress, readiness=words, log=_log(seen, cluster))
+            told = explain(progress, readiness=words, log=_log(seen, target, cluster))
             raise RejectedError(told.reason, told.message)
         if _is_final(words):
             raise RejectedError("CandidateNotReady", f"the candidate will not become ready; it says: {_detail(words)}")
@@ -153,7 +154,7 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
             if seen.phase == "Pending":  # it never ran, so it is not known to be bad
                 raise Retryable(f"the cluster did not start the gate's pod in time: {progress.message}")
             late = Failed("CandidateNotReady", f"not ready within {target.gate.ready_within_seconds:.0f} s")
-            told = explain(late, readiness=words, log=_log(seen, cluster))
+            told = explain(late, readiness=words, log=_log(seen, target, cluster))
             raise RejectedError(told.reason, told.message)
         context.progress(f"the candidate is not ready yet: {progress.message}")
         clock.sleep(POLL_SECONDS)
@@ -179,7 +180,7 @@ def _is_final(words: str) -> bool:
     """Whether a readiness problem says that waiting will not mend it, by its type (the app contract)."""
     try:
         problem = json.loads(words)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(problem, dict) and problem.get("type") in _FINAL_PROBLEMS
 
@@ -188,9 +189,9 @@ def _detail(words: str) -> str:
     return writable(str(json.loads(words).get("detail", words)))
 
 
-def _log(pod: PodView, cluster: Cluster) -> str:
+def _log(pod: PodView, target: Target, cluster: Cluster) -> str:
     try:
-        return cluster.pod_logs(pod.namespace, pod.name, tail=10)
+        return cluster.pod_logs(pod.namespace, pod.name, container=target.deployment.container, tail=10)
     except ShipmateError:
         return ""
 
@@ -216,7 +217,7 @@ def _ask_once(context: Context, target: Target, pod: PodView, release: Release, 
             "/score",
             question([asked.photo]),
             headers,
-            timeout=_ASK_SECONDS,
+            timeout=LONGEST_ANSWER_SECONDS,
         )
         seconds = (context.clock.now() - started).total_seconds()
         if status != 429 and (400 <= status < 500 or (status != 200 and is_last)):
@@ -229,7 +230,29 @@ def _ask_once(context: Context, target: Target, pod: PodView, release: Release, 
         if not is_last:
             raise
         raise RejectedError("CandidateAnswerUnusable", f"asked about {asked.question.file}: {error}") from error
+    except Retryable as error:
+        told = f"asked about {asked.question.file}: {error}"
+        _reject_what_ended(pod, target, context, told, END_WITHIN_SECONDS if is_last else 0.0)
+        if isinstance(error, Silent) and is_last and _readiness(pod, target, context.cluster):  # so it can be asked
+            raise RejectedError("CandidateAnswerUnusable", f"{told}, though it answers /readyz") from error
+        raise
     return Reply(answer.predictions, answer.seconds)
+
+
+def _reject_what_ended(pod: PodView, target: Target, context: Context, asked: str, patience_seconds: float) -> None:
+    """Raise Rejected if a candidate that gives no answer has ended of itself: of too little memory, for instance."""
+    deadline = context.clock.now() + timedelta(seconds=patience_seconds)
+    while True:
+        try:
+            progress = gate_progress(context.cluster.gate_pod(pod.namespace, pod.name))
+        except NotFound:
+            return
+        if isinstance(progress, Failed) and not _is_the_clusters_fault(progress):
+            told = explain(progress, log=_log(pod, target, context.cluster))
+            raise RejectedError(told.reason, f"{asked}; {told.message}")
+        if context.clock.now() >= deadline:
+            return
+        context.clock.sleep(POLL_SECONDS)
 
 
 def _ask_live(context: Context, target: Target, asked: Asked) -> Reply:

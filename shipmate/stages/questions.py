@@ -1,9 +1,12 @@
 """The golden questions of a model, with their photographs. Asked by the gate and again by verify."""
 
+import hashlib
+
 import msgspec
 
 from shipmate.core.gate import Question
 from shipmate.core.ledger import ModelHalf
+from shipmate.core.manifest import ModelFile
 from shipmate.core.targets import ModelSource
 from shipmate.errors import NotFound, Rejected
 from shipmate.ports import Models
@@ -21,19 +24,37 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def golden_questions(half: ModelHalf, source: ModelSource, models: Models) -> tuple[Asked, ...]:
-    """Return a model's golden questions. Raises Rejected if a photograph is missing or too large, Retryable."""
+    """Return a model's golden questions.
+
+    Raises Rejected if a photograph is missing, too large or not the one that was published, Retryable, NotAllowed.
+    """
     manifest = model_manifest(half, source, models)
-    folder = half.path.rpartition("/")[0]
-    sizes = {file.path: file.size for file in manifest.files}
+    files = {file.path: file for file in manifest.files}
     asked = []
     for golden in manifest.golden:
-        if sizes.get(golden.file, 0) > MAX_PHOTO_BYTES:
-            raise Rejected(
-                "GoldenPhotoTooLarge", f"{golden.file} has more than {MAX_PHOTO_BYTES} bytes; publish a smaller photo"
-            )
-        try:
-            photo = b"".join(models.open(half.container, f"{folder}/{golden.file}"))
-        except NotFound:
-            raise Rejected("MissingFile", f"{folder}/{golden.file} is not in the container; publish it anew") from None
+        photo = _photo(half, files[golden.file], models)
         asked.append(Asked(Question(golden.file, golden.expected, golden.min_confidence), photo))
     return tuple(asked)
+
+
+def _photo(half: ModelHalf, file: ModelFile, models: Models) -> bytes:
+    """Return a photograph as the manifest lists it; of what is there now instead, no more than that size is kept."""
+    if file.size > MAX_PHOTO_BYTES:
+        raise Rejected(
+            "GoldenPhotoTooLarge", f"{file.path} has more than {MAX_PHOTO_BYTES} bytes; publish a smaller photo"
+        )
+    path = f"{half.path.rpartition('/')[0]}/{file.path}"
+    photo = bytearray()
+    try:
+        for piece in models.open(half.container, path):
+            photo += piece
+            if len(photo) > file.size:
+                break
+    except NotFound:
+        raise Rejected("MissingFile", f"{path} is not in the container; publish it anew") from None
+    if hashlib.sha256(photo).hexdigest() != file.sha256:
+        raise Rejected(
+            "DigestMismatch",
+            f"{path} is not the photograph that the manifest lists: it was overwritten since; publish a new version",
+        )
+    return bytes(photo)

@@ -39,11 +39,12 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
 def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, state: State) -> bool:
     """Whether the same bytes are where they were; a model that moved is read from its new place from here on.
 
-    An older upload of them, told of late, is no move back.
+    An older upload of them, told of late, is no move back, and one as old, with another ETag, had its metadata changed.
     """
     if isinstance(half, ModelHalf) and isinstance(known, ModelHalf):
-        same = (half.container, half.path, half.etag) == (known.container, known.path, known.etag)
-        return same or half.published_at < known.published_at
+        is_in_place = (half.container, half.path) == (known.container, known.path)
+        is_as_it_was = half.etag == known.etag or half.published_at == known.published_at
+        return (is_in_place and is_as_it_was) or half.published_at < known.published_at
     return state.apps[-1].digest == half.digest
 
 
@@ -97,7 +98,7 @@ def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:
         path=event.path,
         version=version,
         contract=contract,
-        published_at=found.modified_at,
+        published_at=found.modified_at if event.sequencer is not None else found.created_at,
         etag=normalise_etag(found.etag),
     )
 

@@ -185,6 +185,7 @@ def _log(seen: RolloutFailed, target: Target, cluster: Cluster) -> str:
     if seen.pod is None:
         return ""
     try:
-        return cluster.pod_logs(target.deployment.namespace, seen.pod, tail=10)
+        where = target.deployment
+        return cluster.pod_logs(where.namespace, seen.pod, container=where.container, tail=10)
     except ShipmateError:
         return ""

@@ -127,7 +127,15 @@ HOW = 'Send {"input": "[\\"<base64>\\", …]"}.'
     [
         pytest.param(b"", 400, "bad-request", NOT_JSON, id="empty"),
         pytest.param(b"{", 400, "bad-request", NOT_JSON, id="cut-off"),
-        pytest.param(b"[" * 100_000, 400, "bad-request", NOT_JSON, id="deep"),
+        pytest.param(b"[" * 1000, 400, "bad-request", NOT_JSON, id="deep"),
+        pytest.param(
+            b"[" * 100_000,
+            413,
+            "too-large",
+            "The JSON has 100,000 of the characters `[{,`, at most 1,000 are taken. Send fewer, larger parts.",
+            id="deeper",
+        ),
+        pytest.param(input_of(*[""] * 1001), 413, "too-large", "The JSON has 1,002 of the characters", id="parts"),
         pytest.param(b'{"input": "["}', 400, "bad-request", NOT_JSON, id="inner-cut-off"),
         pytest.param(b"{}", 400, "bad-request", f"The body is JSON without an input. {HOW}", id="no-input"),
         pytest.param(b"[]", 400, "bad-request", f"The body is JSON without an input. {HOW}", id="a-list"),

@@ -28,8 +28,9 @@ from shipmate.core.progress import Complete, Failed, gate_progress, progress
 from shipmate.core.refs import Digest, Pair, PairKey
 from shipmate.core.views import DeploymentView, Object, PodView
 from shipmate.edge.cluster import Cluster as RealCluster
-from shipmate.errors import Conflict, Misconfigured, NotAllowed, NotFound
+from shipmate.errors import Conflict, Misconfigured, NotAllowed, NotFound, Retryable, Silent
 from shipmate.ports import Cluster
+from shipmate.stages.gate import END_WITHIN_SECONDS
 from tests.contracts.echo_image import echo_image
 from tests.fakes.cluster import FakeCluster
 
@@ -277,6 +278,19 @@ def test_a_worker_that_slept_between_decision_and_patch_changes_nothing(world: W
     assert (now.fence, now.release, now.generation) == (2, "r-2", winner.generation)
 
 
+@pytest.mark.cluster
+def test_the_api_server_answers_422_to_the_patch_of_a_worker_that_slept(real: RealWorld) -> None:
+    before = adopt(real)
+    asleep = json.dumps(release(real, before, 1)).encode()
+    patch(real, release(real, before, 2))
+    path = f"/apis/apps/v1/namespaces/{real.namespace}/deployments/vision"
+    headers = {"content-type": "application/json-patch+json"}
+    status, _, answer = real.real._server.exchange("PATCH", path, asleep, headers, 10)
+    assert status == 422
+    assert json.loads(answer)["message"] == "the server rejected our request due to an error in our request"
+    assert real.cluster.deployment(real.namespace, "vision").release == "r-2"
+
+
 def test_a_template_that_got_annotations_meanwhile_keeps_them(world: World) -> None:
     seen_before = adopt(world)
     annotations = "/spec/template/metadata/annotations"
@@ -329,6 +343,20 @@ def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_on
         patch(world, [image])
     view = world.cluster.deployment(world.namespace, "vision")
     assert (view.fence, view.containers[0].image) == (5, world.better)
+
+
+@pytest.mark.cluster
+def test_an_annotation_that_is_no_fence_can_be_taken_away(real: RealWorld) -> None:
+    adopt(real)
+    real.wait_for_fence_policy()
+    real.deploy()
+    annotate = ("annotate", "deployment", "vision", "-n", real.namespace)
+    kubectl(*annotate, "shipmate.dev/fence=x")
+    with pytest.raises(Misconfigured, match=r"says 'x', which is no fence: somebody else wrote it\. Remove it"):
+        _ = real.cluster.deployment(real.namespace, "vision").fence
+    eventually(lambda: "denied" not in kubectl(*annotate, "team=vision", check=False))
+    kubectl(*annotate, "shipmate.dev/fence-")
+    assert patch(real, adopt_patch(real.cluster.deployment(real.namespace, "vision"))).fence == 0
 
 
 def test_a_patch_that_makes_no_deployment_is_refused_and_not_a_lost_race(world: World) -> None:
@@ -410,6 +438,26 @@ def test_a_pod_is_asked_and_answers_byte_for_byte(world: World) -> None:
         )
         assert (reply_of_its_own[0], reply_of_its_own[2]) == (status, problem)
     assert world.cluster.ask_pod(world.namespace, pod.name, 8000, "GET", "/readyz")[0] == 200
+
+
+@pytest.mark.cluster
+def test_a_candidate_that_is_slow_or_ends_is_told_from_one_that_cannot_be_asked(real: RealWorld) -> None:
+    real.deploy()
+    pod = real.cluster.create_gate_pod(real.namespace, gate(real, real.good))
+    assert until_told(real, pod) == Complete()
+    with pytest.raises(Silent, match=r"GET /drain of pod \S+ was not answered within 0\.3 s"):
+        real.cluster.ask_pod(real.namespace, pod.name, 8000, "GET", "/drain", timeout=0.3)
+    with pytest.raises(Retryable, match="POST /crash of pod") as ended:
+        real.cluster.ask_pod(real.namespace, pod.name, 8000, "POST", "/crash", b"?")
+    assert not isinstance(ended.value, Silent)
+
+    def failure() -> Failed | None:
+        told = gate_progress(real.cluster.gate_pod(real.namespace, pod.name))
+        return told if isinstance(told, Failed) else None
+
+    assert eventually(failure, within_seconds=END_WITHIN_SECONDS).reason == "CandidateEnded"
+    log = real.cluster.pod_logs(real.namespace, pod.name, container="app", tail=1)
+    assert "out of memory in layer 7" in log
 
 
 def test_a_candidate_that_ends_is_told_with_its_last_words(world: World) -> None:

@@ -1,6 +1,7 @@
 """What Shipmate relies on in a model storage, asked of the fake and of Azurite."""
 
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,21 +12,23 @@ from azure.storage.blob import BlobServiceClient
 from shipmate.core.manifest import MANIFEST_LIMIT
 from shipmate.edge.blobs import RANGE_SIZE, BlobModels
 from shipmate.errors import Conflict, NotFound, Rejected
-from shipmate.ports import Models
+from shipmate.ports import Blob, Models
 from tests.fakes.models import FakeModels
 
 DATA = random.Random(1).randbytes(3 * RANGE_SIZE + 5)
 
 type Put = Callable[[str, bytes], object]
+type Touch = Callable[[str], object]
 
 
 class Storage:
     """A storage to read, and the publisher's way into one container of it."""
 
-    def __init__(self, models: Models, container: str, put: Put) -> None:
+    def __init__(self, models: Models, container: str, put: Put, touch: Touch) -> None:
         self.models = models
         self.container = container
         self.put = put
+        self.touch = touch
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.azurite)])
@@ -33,11 +36,18 @@ def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
     container = f"contract-{uuid.uuid4().hex}"
     if request.param == "fake":
         fake = FakeModels()
-        yield Storage(fake, "models", lambda path, data: fake.put("models", path, data))
+        yield Storage(
+            fake, "models", lambda path, data: fake.put("models", path, data), lambda path: fake.touch("models", path)
+        )
         return
     with BlobServiceClient.from_connection_string(request.getfixturevalue("azurite").connection_string) as service:
         client = service.create_container(container)
-        yield Storage(BlobModels(service), container, lambda path, data: client.upload_blob(path, data, overwrite=True))
+        yield Storage(
+            BlobModels(service),
+            container,
+            lambda path, data: client.upload_blob(path, data, overwrite=True),
+            lambda path: client.get_blob_client(path).set_blob_metadata({"reviewed": "yes"}),
+        )
 
 
 def test_a_blob_has_size_etag_and_instant(storage: Storage) -> None:
@@ -48,6 +58,25 @@ def test_a_blob_has_size_etag_and_instant(storage: Storage) -> None:
     assert first.modified_at.tzinfo is not None
     storage.put("net/1/model.onnx", b"weights")
     assert storage.models.properties(storage.container, "net/1/model.onnx").etag != first.etag
+
+
+def test_bytes_are_as_old_as_their_upload_whatever_becomes_of_the_metadata(storage: Storage) -> None:
+    def found() -> Blob:
+        blob = storage.models.properties(storage.container, "net/1/manifest.json")
+        assert list(storage.models.list(storage.container, "net/")) == [blob]
+        return blob
+
+    storage.put("net/1/manifest.json", b"{}")
+    first = found()
+    assert first.created_at == first.modified_at
+    time.sleep(1.1)  # both are told in whole seconds
+    storage.touch("net/1/manifest.json")
+    touched = found()
+    assert touched.created_at == first.created_at
+    assert touched.modified_at > first.modified_at
+    assert touched.etag != first.etag
+    storage.put("net/1/manifest.json", b"{}")
+    assert found().created_at > first.created_at
 
 
 @pytest.mark.parametrize("size", [0, 1, RANGE_SIZE - 1, RANGE_SIZE, 3 * RANGE_SIZE + 5])

@@ -36,6 +36,25 @@ OLD = {"annotations": {"shipmate.dev/pair": PAIR, "shipmate.dev/release": "r-0"}
             "vision-1: ImagePullBackOff (dial tcp",
             id="the registry is in trouble, the image is not to blame",
         ),
+        pytest.param(
+            MOVING,
+            [waiting("ErrImagePull", "pull QPS exceeded")],
+            "vision-1: ErrImagePull (pull QPS exceeded)",
+            id="a fresh node pulls many images",
+        ),
+        pytest.param(MOVING, [waiting("ErrImagePull", 'Get "https://r/v2/": EOF')], 'v2/": EOF)', id="cut off"),
+        pytest.param(
+            MOVING,
+            [waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}"')],
+            "vision-1: ImagePullBackOff (Back-off pulling image",
+            id="a back-off that does not say what it is for",
+        ),
+        pytest.param(
+            MOVING,
+            [pod(ready=False, phase="Failed", reason="Evicted", message="low on memory"), pod("vision-2", ready=False)],
+            "pod vision-1 was ended and is replaced: low on memory; pod vision-2 runs but is not ready",
+            id="an evicted pod is replaced",
+        ),
         pytest.param(MOVING, [waiting("ContainerCreating")], "vision-1: ContainerCreating", id="creating"),
         pytest.param(
             MOVING,
@@ -81,6 +100,13 @@ def test_a_rollout_that_may_still_succeed_says_what_it_waits_for(
             "ImagePullFailed",
             "403 Forbidden",
             id="may not pull",
+        ),
+        pytest.param(
+            MOVING,
+            [waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}": ErrImagePull: {IMAGE}: not found')],
+            "ImagePullFailed",
+            "not found",
+            id="a back-off from an image that is not there",
         ),
         pytest.param(MOVING, [waiting("InvalidImageName")], "ImagePullFailed", "InvalidImageName", id="no reference"),
         pytest.param(
@@ -191,6 +217,7 @@ def test_a_deadline_without_any_pod_still_has_words() -> None:
         pytest.param(waiting("ImagePullBackOff", "connection refused"), True, id="the registry is away"),
         pytest.param(pod(), True, id="ready, and others cannot be made"),
         pytest.param(pod(ready=False), False, id="it runs and is not ready"),
+        pytest.param(pod(ready=False, phase="Failed", reason="Evicted"), True, id="a node ended it"),
         pytest.param(pod(ready=False, **OLD), True, id="an old pod says nothing of the new image"),
     ],
 )

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from shipmate.core.manifest import MANIFEST_LIMIT, MANIFEST_NAME
 from shipmate.errors import Conflict, NotFound, Rejected
 from shipmate.ports import Blob
@@ -21,9 +23,17 @@ class FakeModels:
         """Upload a blob, which may overwrite one."""
         self._writes += 1
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._writes)
-        blob = Blob(path, len(data), f"0x{self._writes:X}", at)
+        blob = Blob(path, len(data), f"0x{self._writes:X}", at, at)
         self._containers.setdefault(container, {})[path] = (blob, data)
         return blob
+
+    def touch(self, container: str, path: str) -> Blob:
+        """Change a blob's metadata: that gives it another etag and date, and Event Grid no event."""
+        blob, data = self._find(container, path)
+        written = self.put(container, path, data)
+        touched = msgspec.structs.replace(written, created_at=blob.created_at)
+        self._containers[container][path] = (touched, data)
+        return touched
 
     def delete(self, container: str, path: str) -> None:
         """Delete a blob."""

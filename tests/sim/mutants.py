@@ -23,6 +23,7 @@ from tests.sim import hosts, ledgers, planted
 from tests.sim.invariants import Violation, check
 from tests.sim.ledgers import FastLedgers
 from tests.sim.simulation import simulate
+from tests.sim.world import SimModels
 
 SEEDS = 2000
 """Each mutant is found by one of so many."""
@@ -134,6 +135,7 @@ MUTANTS = (
         range(7, SEEDS, 8),
     ),
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
+    Mutant("a blob is as old as its metadata", 13, ((SimModels, "touch", planted.touch_as_if_written),)),
     Mutant("an event of a tag that moved on is taken", 13, ((resolve, "_app", planted.resolve_the_event_alone),)),
     Mutant("what is live is not published again", 13, ((pairs, "older_than_live", lambda state, pair: None),)),
     Mutant(

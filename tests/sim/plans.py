@@ -14,7 +14,7 @@ CHAOS_SECONDS = 600.0
 HOSTS = 3
 
 type What = Literal[
-    "app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "policy", "sweep"
+    "app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "policy", "sweep", "touch"
 ]
 type Quality = Literal["good", "wrong", "failing", "gone", "broken", "unpullable", "refused"]
 """What a half is worth; those of the last two are as good as others, and in trouble all the same: `TROUBLE`."""
@@ -202,6 +202,9 @@ class _Drawer:
         if self.faults.strength("clean-up"):
             for number in range(dice.bits("clean-ups") % 4):
                 self.found.append(Happening(at=dice.between(30, 560, "clean-up at", number), what="clean-up"))
+            if not self.setting.sweep_off and dice.draw("touch") < 0.25:
+                which = dice.pick(("oldest", "oldest", "newest"), "touch of")
+                self.found.append(Happening(at=dice.between(60, 560, "touch at"), what="touch", version=which))
             if dice.draw("loss") < 0.25:
                 at, name = dice.between(60, 560, "loss at"), dice.pick(self.names, "whose loss")
                 half: Literal["app", "model"] = dice.pick(("app", "model"), "loss of")

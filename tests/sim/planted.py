@@ -19,11 +19,12 @@ from shipmate.edge import ledger_store
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import NotFound, Rejected, ShipmateError
 from shipmate.pipeline import Pipeline
-from shipmate.ports import Reading
+from shipmate.ports import Blob, Reading
 from shipmate.stages import gate, graft, record, resolve, rollout
 from shipmate.stages.record import Appended
 from tests.sim import ledgers
 from tests.sim.ledgers import FastLedgers
+from tests.sim.world import SimModels
 
 # -- effects and their records -------------------------------------------------------------------------------------
 
@@ -200,6 +201,10 @@ def app_by_its_tag(registry: Any, repository: str, digest: Digest) -> Any:
 
 def forgive_what_is_published_again(event: Any, target: Any, state: State, context: Any) -> Any:
     return _resolve(event, target, replace(state, quarantine=frozenset()), context)
+
+
+def touch_as_if_written(self: SimModels, container: str, path: str) -> Blob:
+    return self.put(container, path, self._find(container, path)[1])
 
 
 def newest_halves_of_all(state: State) -> Any:

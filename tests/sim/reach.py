@@ -75,6 +75,7 @@ REACH = {
     "an event comes after a newer one of its blob": "its sequencer says that it is old",
     "the sweep finds what no event told": "an event was dropped",
     "the same bytes are published again": "nothing new is released for them",
+    "an older model's metadata is changed": "its blob has another ETag and date, and nobody published it",
     "a quarantined model is uploaded under another name": "it ships under no name",
     "something is published during a gate": "the verdict belongs to the pair that was asked, not to the newest",
     "a model and an app make one release": "published close together",

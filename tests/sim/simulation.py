@@ -217,6 +217,8 @@ class Simulation:
                 self._lose(happening)
             case "sweep":
                 self._sweep()
+            case "touch":
+                self.world.touch_model(happening.version)
             case _:
                 self._ask(happening)
 

@@ -60,7 +60,8 @@ class SimModels(FakeModels):
 
     def put(self, container: str, path: str, data: bytes) -> Blob:
         self._writes += 1
-        blob = Blob(path, len(data), f"0x{self._writes:X}", self._hub.instant())
+        at = self._hub.instant()
+        blob = Blob(path, len(data), f"0x{self._writes:X}", at, at)
         self._containers.setdefault(container, {})[path] = (blob, data)
         return blob
 
@@ -204,6 +205,16 @@ class World:
         """Delete a file that a published manifest lists."""
         self.models.delete("models", f"net/{folder}/model.onnx")
         self.gone.add(digest)
+
+    def touch_model(self, which: str) -> None:
+        """Change the metadata of the oldest or the newest manifest: another ETag, another date, and no event."""
+        found = sorted((blob for blob, _ in self.models.manifests()), key=lambda blob: blob.created_at)
+        if found:
+            blob = found[0 if which == "oldest" else -1]
+            self.models.touch("models", blob.path)
+            self.hub.tell(f"somebody changes the metadata of {blob.path}")
+            if blob is not found[-1]:
+                self.hub.reached.add("an older model's metadata is changed")
 
     def lose_model(self, digest: Digest) -> None:
         """Delete a published model wherever it lies."""

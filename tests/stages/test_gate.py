@@ -1,8 +1,9 @@
 """The gate over a whole world in memory: what the pace of answers comes to."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from shipmate.core.gate import GateReport
 from shipmate.core.ledger import HALVES_KEPT, Gated, Phase, Progressed
 from shipmate.core.targets import GateThresholds
 from shipmate.core.views import ContainerStatus, Object, PodView
-from shipmate.errors import NotFound, Retryable, Unusable
+from shipmate.errors import NotFound, Rejected, Retryable, Silent, Unusable
 from shipmate.stages import questions
 from shipmate.stages.gate import PATIENCE
 from tests.fakes.cluster import Asked, Reply
@@ -92,6 +93,101 @@ def test_a_candidate_that_answers_in_another_form_is_asked_three_times_and_rejec
         PATIENCE,
     )
     assert re.match(f"asked about golden/flower.jpg: {words}", release.message or "")
+
+
+@pytest.mark.parametrize("told_after", [0.0, 3.0], ids=["at once", "late"])
+def test_a_candidate_that_ends_while_it_is_asked_is_rejected_with_its_last_words(told_after: float) -> None:
+    """The cluster may tell only after a moment; then the third attempt waits for that."""
+    world = released()
+    answering, died = world.cluster.answering, dict[str, float]()
+    look = world.cluster.gate_pod
+
+    def dies(asked: Asked) -> Reply:
+        if asked.path != "/score":
+            return answering(asked)
+        died.setdefault(asked.pod.name, world.clock.now().timestamp())
+        raise Retryable("error trying to reach service: EOF")
+
+    def seen(namespace: str, name: str) -> PodView:
+        if name in died and world.clock.now().timestamp() >= died[name] + told_after:
+            world.cluster.crashing_images[look(namespace, name).containers[0].image] = "out of memory in layer 7"
+        else:
+            world.cluster.crashing_images.clear()
+        return look(namespace, name)
+
+    world.cluster.answering = dies
+    world.cluster.gate_pod = seen  # type: ignore[method-assign]
+    world.ship(world.publish_model("1.1"))
+    release = world.state.release(2)
+    assert (release.phase, release.ended_because) == (Phase.REJECTED, "CandidateEnded")
+    assert release.attempt == (PATIENCE if told_after else 1)
+    assert (release.message or "").startswith("asked about golden/flower.jpg: error trying to reach service: EOF; pod ")
+    assert "exit code 1: out of memory in layer 7" in (release.message or "")
+    assert release.pair.model in world.state.quarantine
+
+
+@pytest.mark.parametrize(("ready", "judged"), [(b'{"status": "ready"}', True), (b"", False)])
+def test_a_candidate_that_never_answers_is_rejected_if_it_can_be_asked_at_all(ready: bytes, judged: bool) -> None:
+    """Where it says nothing to anything, the way to it may be what is broken."""
+    world = released()
+    answering, until = world.cluster.answering, world.clock.now() + timedelta(minutes=5)
+
+    def silent(asked: Asked) -> Reply:
+        if asked.path == "/readyz":
+            return 200, {}, ready
+        if asked.path != "/score" or world.clock.now() > until:
+            return answering(asked)
+        world.clock.sleep(30)
+        raise Silent("POST /score of pod vision/x was not answered within 30 s")
+
+    world.cluster.answering = silent
+    world.ship(world.publish_model("1.1"))
+    release = world.state.release(2)
+    assert release.phase is (Phase.REJECTED if judged else Phase.LIVE)
+    if judged:
+        assert (release.ended_because, release.attempt) == ("CandidateAnswerUnusable", PATIENCE)
+        assert release.message == (
+            "asked about golden/flower.jpg: POST /score of pod vision/x was not answered within 30 s, "
+            "though it answers /readyz"
+        )
+
+
+def test_the_log_of_a_candidate_is_that_of_its_own_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod may have others, which a mesh put there; the API server then gives no log without a name."""
+    world, asked_for = released(), list[object]()
+
+    def log(*_: object, **how: object) -> str:
+        asked_for.append(how["container"])
+        return ""
+
+    monkeypatch.setattr(world.cluster, "pod_logs", log)
+    look = world.cluster.gate_pod
+    ended = lambda *pod: msgspec.structs.replace(look(*pod), phase="Succeeded", ready=False)  # noqa: E731
+    monkeypatch.setattr(world.cluster, "gate_pod", ended)
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).ended_because == "CandidateEnded"
+    assert set(asked_for) == {"app"}
+
+
+def test_a_pod_that_its_node_ended_while_it_was_asked_blames_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = released()
+    answering, look, asked_of = world.cluster.answering, world.cluster.gate_pod, list[str]()
+
+    def goes(asked: Asked) -> Reply:
+        if asked.path == "/score" and not asked_of:
+            asked_of.append(asked.pod.name)
+            raise Retryable("error trying to reach service: EOF")
+        return answering(asked)
+
+    def seen(namespace: str, name: str) -> PodView:
+        pod = look(namespace, name)
+        return msgspec.structs.replace(pod, phase="Failed", reason="Evicted") if name in asked_of else pod
+
+    world.cluster.answering = goes
+    monkeypatch.setattr(world.cluster, "gate_pod", seen)
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert not world.state.quarantine
 
 
 def test_a_live_pair_that_answers_slowly_is_no_silence_of_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +303,51 @@ def test_a_golden_photo_that_is_too_large_is_not_asked_with(monkeypatch: pytest.
     assert (release.phase, release.ended_because) == (Phase.REJECTED, "GoldenPhotoTooLarge")
     assert release.message == "golden/flower.jpg has more than 1 bytes; publish a smaller photo"
     assert world.version("").model_version == "1.0"
+
+
+def overwritten(world: World, version: str, photo: bytes) -> None:
+    """Let somebody upload another photograph where a published manifest lists one."""
+    world.models.put("models", f"net/{version}/golden/flower.jpg", photo)
+
+
+def test_a_photograph_that_was_overwritten_is_not_asked_with() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    overwritten(world, "1.1", b"another photograph")
+    world.run()
+    release = world.state.release(2)
+    assert (release.phase, release.ended_because) == (Phase.REJECTED, "DigestMismatch")
+    assert release.message == (
+        "net/1.1/golden/flower.jpg is not the photograph that the manifest lists: it was overwritten since; "
+        "publish a new version"
+    )
+    assert not world.state.quarantine
+
+
+def test_a_photograph_of_the_live_model_that_was_overwritten_blames_no_candidate() -> None:
+    world = released()
+    overwritten(world, "1.0", b"another photograph")
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert [row.file for row in gated(world, 2).rows] == ["golden/flower.jpg"]
+
+
+def test_no_more_of_a_photograph_is_read_than_its_manifest_lists() -> None:
+    world = released()
+    world.models.put("models", "net/1.0/golden/flower.jpg", bytes(64 << 20))
+    opened, read = world.models.open, list[int]()
+
+    def counted(*args: Any, **options: Any) -> Iterator[bytes]:
+        for piece in opened(*args, **options):
+            read.append(len(piece))
+            yield piece
+
+    world.models.open = counted  # type: ignore[method-assign]
+    half = world.state.models[0]
+    with pytest.raises(Rejected, match="is not the photograph that the manifest lists"):
+        questions.golden_questions(half, world.target.model, world.models)
+    assert sum(read) == 1 << 20  # a piece
 
 
 def test_a_pair_whose_model_the_ledger_forgot_is_not_built_by_hand() -> None:

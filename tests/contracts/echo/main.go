@@ -1,6 +1,7 @@
 // A stand-in for the application in the cluster's contract tests: it answers with what it was sent.
 //
 //	/status/N  the body that came, with status N
+//	/crash     no answer: it ends
 //	/readyz    200, or 503 with words if it was started as "unready"
 //	else       200 and the body that came
 //
@@ -32,6 +33,9 @@ func main() {
 		}
 		if mode == "unready" && r.URL.Path == "/readyz" {
 			status, body = http.StatusServiceUnavailable, []byte("the self-test failed")
+		}
+		if r.URL.Path == "/crash" {
+			log.Fatalln("out of memory in layer 7")
 		}
 		if r.URL.Path == "/drain" {
 			time.Sleep(time.Second)
