@@ -44,6 +44,7 @@ class Story:
         self._folder = folder
         self._screen = screen
         self._releases: list[dict[str, Any]] = []
+        self._model_bytes = 0  # of the model that was published last
         self._run = time.strftime("%m%d%H%M%S", time.gmtime())  # versions never change: each run publishes new ones
 
     def tell(self) -> dict[str, Any]:
@@ -78,6 +79,9 @@ class Story:
             self._publish_model("lite1", "1.2", "a bad model", expect="rejected")
         finally:
             seen = users.stop()
+        met = {each["release"] for each in self._releases if each["phase"] == "rejected"} & seen.by_release.keys()
+        if met:
+            raise DemoError(f"users were answered by what was rejected: {', '.join(sorted(met))}")
         serving = self._api.get()["serving"]
         pair = f"model {serving['model_version']}, app {serving['app_version']}"
         screen.done(f"users were and are answered by r-{serving['number']}: {pair}")
@@ -112,6 +116,7 @@ class Story:
         version = f"{version}-{self._run}"
         folder = self._folder / version
         models.write(which, folder, version=version, name=MODEL, temperature=temperature)
+        self._model_bytes = (folder / "model.onnx").stat().st_size
         container = self._container()
         publish(folder, container, f"{MODEL}/{version}")
         self._screen.done(f"uploaded {MODEL}/{version}  ({which})")
@@ -136,6 +141,8 @@ class Story:
         self._push(image, "2.3.1")
         history = self._follow(lambda release: release["number"] > newest, "code publish", "live")
         cost = history["cost"]
+        if not cost["uploaded"] < self._model_bytes <= cost["reused"]:
+            raise DemoError(f"the code publish moved the model's bytes again: {cost}")
         sent = f"{cost['uploaded']} bytes sent, the image's config and the new app layer among them"
         self._screen.done(f"no model byte moved: {cost['reused']} bytes reused, {sent}")
 

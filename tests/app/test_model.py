@@ -30,6 +30,15 @@ def test_a_model_folder(tmp_path: Path) -> None:
     assert answer[0][1] >= answer[1][1] >= answer[2][1] >= 0
 
 
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_a_model_runs_in_as_many_threads_as_there_are_processors_for_it(tmp_path: Path, cpus: int) -> None:
+    tiny_folder(tmp_path)
+    options = model.load(tmp_path, manifest.read(tmp_path), cpus).session.get_session_options()
+    assert options.intra_op_num_threads == cpus
+    assert options.inter_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_a_single_file_has_sensible_defaults(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(tiny_onnx(size=16, nhwc=True))
     loaded = load(tmp_path)

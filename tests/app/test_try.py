@@ -42,6 +42,20 @@ def test_the_form_works_by_a_plain_post(app: RunningApp, lite0: Path) -> None:
     assert str(photo["src"]).startswith("data:image/jpeg;base64,")
 
 
+def test_the_script_finds_what_it_looks_for(app: RunningApp) -> None:
+    """A photo that is dropped on `.drop` goes into `#photo`, is asked with the form, and its answer into `#answer`."""
+    page = app.client.get("/try").text
+    script = app.client.get("/static/try.js").text
+    sought = set(re.findall(r'querySelector\("([^"]+)"\)', script)) | {"#answer", "footer"}
+    assert sought == {"form", ".drop", "#photo", "button", "#answer", "footer"}
+    for selector in sought:
+        name = {"#": "id", ".": "class"}.get(selector[0])
+        found = [
+            tag for tag, has in Elements(page).found if (has.get(name) == selector[1:] if name else tag == selector)
+        ]
+        assert len(found) == 1, selector
+
+
 def test_it_says_which_model_and_code_answered(app: RunningApp) -> None:
     page = app.client.get("/try").text
     assert "efficientnet-lite 1.0" in page

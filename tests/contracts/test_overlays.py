@@ -55,6 +55,51 @@ def test_a_pod_has_as_long_in_a_rollout_as_in_its_gate(overlay: str) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize("overlay", sorted(each.name for each in (K8S / "overlays").iterdir()))
+def test_a_target_is_hardened_and_loses_no_user(overlay: str) -> None:
+    documents = list(yaml.safe_load_all(rendered(K8S / "overlays" / overlay)))
+    namespace, kinds = "vision", {(each["kind"], each["metadata"]["name"]) for each in documents}
+    assert {
+        ("PodDisruptionBudget", "vision"),
+        ("Service", "vision"),
+        ("ServiceAccount", "vision"),
+        ("Role", "shipmate"),
+        ("RoleBinding", "shipmate"),
+        ("ValidatingAdmissionPolicyBinding", "shipmate-fence"),
+        ("ValidatingAdmissionPolicyBinding", "shipmate-gate-pods"),
+    } <= kinds
+    assert "NetworkPolicy" in {kind for kind, _ in kinds}
+    found = {(each["kind"], each["metadata"]["name"]): each for each in documents}
+    labels = found["Namespace", namespace]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    spec = found["Deployment", "vision"]["spec"]
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    pod = spec["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    (app,) = pod["containers"]
+    assert app["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert app["lifecycle"]["preStop"]["exec"]["command"] == ["python3", "-m", "app.drain"]
+    assert {"cpu", "memory"} <= app["resources"]["limits"].keys()
+    assert found["PodDisruptionBudget", "vision"]["spec"]["selector"] == spec["selector"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("overlay", sorted(each.name for each in (K8S / "overlays").iterdir()))
+def test_pods_may_be_asked_and_call_nobody(overlay: str) -> None:
+    documents = yaml.safe_load_all(rendered(K8S / "overlays" / overlay))
+    policies = [each["spec"] for each in documents if each["kind"] == "NetworkPolicy"]
+    assert policies
+    for policy in policies:
+        assert "Egress" in policy["policyTypes"]
+        assert not policy.get("egress")
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("overlay", ["aks", "aks-released"])
 def test_the_door_in_azure_is_private_by_one_line(tmp_path: Path, overlay: str) -> None:
     annotation = "service.beta.kubernetes.io/azure-load-balancer-internal"

@@ -35,7 +35,7 @@ class Models:
         `change` gets the folder and the manifest and may change both: a file that it writes must be unlinked first,
         for versions share their files.
         """
-        source, out = self.real("lite0", "base"), self._folder / version
+        source, out = self.real("lite0", "base"), self._folder / "derived" / version
         shutil.copytree(source, out, copy_function=os.link)
         manifest = json.loads((source / "manifest.json").read_text())
         manifest["version"] = version

@@ -197,9 +197,22 @@ def test_events_that_came_twice_made_one_release(steady: Target) -> None:
     assert len({entry.pair for entry in steady.entries(Planned)}) == len(steady.entries(Planned))
 
 
-def test_the_same_push_told_by_another_event_makes_no_release(steady: Target) -> None:
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param(lambda event: [event], id="in EventGridSchema"),
+        pytest.param(lambda event: [changed(event, data=json.dumps(event["data"]))], id="with data as a JSON string"),
+        pytest.param(as_cloud_event, id="as a CloudEvent"),
+        pytest.param(
+            lambda event: as_cloud_event(changed(event, data=json.dumps(event["data"]))),
+            id="as a CloudEvent with data as a JSON string",
+        ),
+    ],
+)
+def test_the_same_push_told_by_another_event_makes_no_release(steady: Target, told: Callable[[Any], Any]) -> None:
+    """Each is taken in, and the image that it tells of is read: only then is it known for the same."""
     event = steady.push_event(steady.tag_digest())
-    assert steady.world.deliver("image_pushed", [event]).status_code == 202
+    assert steady.world.deliver("image_pushed", told(event)).status_code == 202
     eventually(lambda: event["id"] in {entry.event_id for entry in _skipped(steady)}, "the event is on record")
     (found,) = [entry for entry in _skipped(steady) if entry.event_id == event["id"]]
     assert (found.reason, found.message) == ("Duplicate", "the same bytes are known as 8.0.0")

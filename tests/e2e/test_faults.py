@@ -1,17 +1,24 @@
 """Parts die and go away in the middle of a release: it finishes, once, and users lose nothing."""
 
+import hashlib
 import os
+import random
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from localcloud import registry, storage
-from shipmate.core.ledger import Built, Errored, Gated, Intended, Live, Phase, Planned, RolledOut
+from shipmate.core.ledger import Built, Errored, Gated, Intended, Live, Phase, Planned, Received, RolledOut
 from tests.e2e.world import Target, eventually
 
 STAGES = (Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT)
+LASTING = (Phase.PLANNED, Phase.BUILT, Phase.INTENDED, Phase.ROLLED_OUT)
+"""Phases long enough to be hit. From a verdict to the rollout it takes milliseconds: there the simulator kills."""
 _REACHED = (Planned, Built, Gated, Intended, RolledOut)
 
+LARGE_BYTES = 96 << 20
 TRIES = 4
 """So many releases are broken in the middle where one may be through before the blow falls."""
 
@@ -61,20 +68,75 @@ def _everything_runs(steady: Target) -> None:
 
 
 def test_the_functions_host_is_killed_at_every_stage(steady: Target) -> None:
-    left = list(STAGES)
+    left = list(LASTING)
     for again in range(TRIES):
         number = steady.next_release()
         steady.publish(steady.world.models.derived(f"kill-host-{again}"))
         for phase in tuple(left):
             until_reached(steady, number, phase)
             steady.world.kill_functions()
-            if not steady.entries(Live, release=number):
+            if steady.state().release(number).phase is phase:
                 left.remove(phase)
             steady.world.start_functions()
         expect_finished_once(steady, number)
         if not left:
             return
-    pytest.fail(f"each release was live before the kill at {left}")
+    pytest.fail(f"each release had gone on before the kill at {left}")
+
+
+def test_the_functions_host_is_killed_between_intake_and_plan(steady: Target) -> None:
+    for again in range(TRIES):
+        number = steady.next_release()
+        path = steady.publish(steady.world.models.derived(f"kill-intake-{again}"))
+        until_received(steady, path)
+        steady.world.kill_functions()
+        is_planned = steady.next_release() > number
+        steady.world.start_functions()
+        expect_finished_once(steady, number)
+        if not is_planned:
+            return
+    pytest.fail("each release was planned before the kill")
+
+
+def until_received(target: Target, path: str) -> None:
+    def found() -> bool:
+        return any(getattr(entry.event, "path", "") == path for entry in target.entries(Received))
+
+    eventually(found, f"{path} is on record", pause=0.01)
+
+
+def with_new_weights(folder: Path, manifest: dict[str, Any]) -> None:
+    """Add a large file that no registry has, whose upload takes a second."""
+    data = random.randbytes(LARGE_BYTES)
+    (folder / "notes.bin").write_bytes(data)
+    entry = {"path": "notes.bin", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"].append(entry)
+
+
+def until_uploading(target: Target, number: int, before: set[Path]) -> None:
+    """Wait until the registry has some of a layer, or the release is built, if that was quicker."""
+    eventually(
+        lambda: set(target.upload_sessions()) - before or target.entries(Built, release=number),
+        "a layer is on its way",
+        pause=0.005,
+    )
+
+
+def test_the_functions_host_is_killed_while_a_layer_is_uploaded(steady: Target) -> None:
+    for again in range(TRIES):
+        number, before = steady.next_release(), set(steady.upload_sessions())
+        steady.publish(steady.world.models.derived(f"kill-upload-{again}", with_new_weights))
+        until_reached(steady, number, Phase.PLANNED)
+        until_uploading(steady, number, before)
+        steady.world.kill_functions()
+        is_on_its_way = steady.state().release(number).phase is Phase.PLANNED
+        steady.world.start_functions()
+        expect_finished_once(steady, number)
+        (built,) = steady.entries(Built, release=number)
+        assert built.cost.uploaded + built.cost.reused > LARGE_BYTES
+        if is_on_its_way:
+            return
+    pytest.fail("each layer was uploaded before the kill")
 
 
 def test_all_instances_are_killed_in_the_gate(steady: Target) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from localcloud.demo.users import Users
 from shipmate.core.answers import question
-from shipmate.core.ledger import Received
+from shipmate.core.ledger import Entry, Received
 from tests.e2e.models import FLOWER
 from tests.e2e.world import Target
 
@@ -21,7 +21,8 @@ def asking(vision: Target) -> Iterator[Users]:
     yield users
     seen = users.stop()
     assert seen.failed == 0, f"users lost {seen.failed} of {seen.requests}: {dict(seen.faults)}"
-    assert {"r-1", "r-2", "r-3", "r-4"} <= set(seen.by_release)
+    assert {"r-1", "r-2", "r-3", "r-4", "r-6"} <= set(seen.by_release)
+    assert "r-5" not in seen.by_release, "it was rejected"
 
 
 def expect_answer(target: Target, release: str, *, model: str, app: str, label: str = "daisy") -> None:
@@ -115,3 +116,23 @@ def test_a_good_model_waits_for_the_hold_and_ships_on_resume(vision: Target, ask
     vision.until(6, "live")
     expect_answer(vision, "r-6", model="1.3", app="8.0.0")
     assert vision.api.get()["hold"] is None
+
+
+def test_an_earlier_pair_is_released_by_hand(vision: Target, asking: Users) -> None:
+    wish = {"release": "r-1", "reason": "the first was the best after all", "author": "bo"}
+    before = len(vision.entries(Entry))
+    told = vision.api.post("/releases", {**wish, "dry_run": True})
+    assert (told["accepted"], told["message"]) == (
+        False,
+        "would be taken: releases app 8.0.0 with model 1.0",
+    )
+    assert len(vision.entries(Entry)) == before
+    plan = vision.api.get("/plan")
+    assert (plan["app"], plan["model"]) == ("8.0.0", "1.3")
+    for _ in range(2):  # the second time it is the same wish
+        assert vision.api.post("/releases", wish, key="bo-goes-on")["accepted"]
+    history = vision.until(7, "live")
+    assert history["release"]["reason"] == wish["reason"]
+    assert history["cost"]["uploaded"] == 0
+    expect_answer(vision, "r-7", model="1.0", app="8.0.0")
+    assert vision.state().next_number == 8
