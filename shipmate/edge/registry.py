@@ -6,12 +6,10 @@ is checked against its digest; layers of any size are uploaded while they are re
 Source: distribution-spec 1.1.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import msgspec
 from azure.identity import DefaultAzureCredential
 
 from shipmate.core.image import INDEXES, MANIFESTS, Descriptor
@@ -92,15 +90,6 @@ class Registry:
             raise Retryable(f"{self.name} stored {stored} where {digest} was sent; it is sent again")
         return digest
 
-    def list_tags(self, repository: str) -> Iterator[str]:
-        """Yield the tags of a repository. Raises NotFound, Retryable, NotAllowed."""
-        url: httpx.URL | str = f"/v2/{parse_repository(repository)}/tags/list"
-        while url:
-            reply = self._http.send("GET", url, frozenset({_pull(repository)}))
-            yield from msgspec.json.decode(reply.content, type=_Tags).tags or ()
-            following = re.search(r'<([^>]*)>;\s*rel="?next', reply.headers.get("Link", ""))
-            url = self._http.own(following[1], reply.url) if following else ""
-
     # -- blobs
 
     def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
@@ -178,10 +167,6 @@ class _StoredBlob:
                     )
                 if new:
                     yield new
-
-
-class _Tags(msgspec.Struct):
-    tags: tuple[str, ...] | None = None
 
 
 def _manifest_path(repository: str, reference: str) -> str:

@@ -552,17 +552,6 @@ def test_blobs_are_not_fetched_in_the_open(failing_registry: Failing, repository
         client.get_blob(repository, digest_of(b""), 10)
 
 
-def test_tags_are_listed_page_by_page(failing_registry: Failing, repository: str) -> None:
-    client, _ = failing_registry()
-    app = AppImage()
-    for tag in ("a", "b", "c"):
-        app.push(client, repository, tag)
-    assert list(client.list_tags(repository)) == ["a", "b", "c"]
-    first = Answer(200, b'{"tags":["a"]}', {"Link": f'</v2/{repository}/tags/list?last=a&n=10>; rel="next"'})
-    client, _ = failing_registry(Fault("GET", "tags/list", first))
-    assert list(client.list_tags(repository)) == ["a", "b", "c"]
-
-
 @pytest.mark.parametrize(
     ("url", "words"),
     [

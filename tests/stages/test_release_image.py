@@ -16,13 +16,14 @@ from azure.storage.blob import BlobServiceClient
 
 from localcloud.config import Cloud
 from localcloud.setup import ensure_crane
-from shipmate.core.image import OCI_MANIFEST
+from shipmate.core.image import OCI_INDEX, OCI_MANIFEST
 from shipmate.core.manifest import MANIFEST_NAME, parse_manifest
 from shipmate.core.refs import Pair, digest_of
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.registry import Registry
-from shipmate.stages.graft import Grafted, ModelFolder, graft
+from shipmate.stages.graft import Grafted, ModelFolder, graft, resolve_app
 from tests.fakes.app_images import AppImage
+from tests.fakes.http_servers import Answer, Fault, failing
 from tests.fakes.model_folders import manifest_of
 
 pytestmark = [pytest.mark.azurite, pytest.mark.registry]
@@ -42,7 +43,31 @@ class Made:
         self.grafted = grafted
 
 
-@pytest.fixture(scope="module", params=["oci", "docker"])
+def push(client: Registry, repository: str, app: AppImage, *, in_an_index: bool) -> None:
+    """Push an app image, in an index as buildx does it: beside an image of another platform, and an attestation."""
+    if not in_an_index:
+        app.push(client, repository, "main")
+        return
+    platforms = {"linux/amd64": app, "linux/arm64": AppImage(config={"architecture": "arm64"}, content=b"other")}
+    listed: list[dict[str, Any]] = []
+    for platform, image in platforms.items():
+        image.push(client, repository, platform.replace("/", "-"))
+        system, _, architecture = platform.partition("/")
+        listed.append({**described(image), "platform": {"os": system, "architecture": architecture}})
+    about = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": app.digest}
+    attestation = AppImage(content=b"attestation")
+    attestation.push(client, repository, "attestation")
+    unknown = {"os": "unknown", "architecture": "unknown"}
+    listed.insert(0, {**described(attestation), "platform": unknown, "annotations": about})
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    client.put_manifest(repository, "main", json.dumps(index).encode(), OCI_INDEX)
+
+
+def described(image: AppImage) -> dict[str, Any]:
+    return {"mediaType": image.media_type, "digest": image.digest, "size": len(image.manifest)}
+
+
+@pytest.fixture(scope="module", params=["oci", "docker", "in an index"])
 def made(request: pytest.FixtureRequest, azurite: Cloud, registry: Cloud) -> Iterator[Made]:
     name = f"graft-{uuid.uuid4().hex}"
     manifest = manifest_of(FILES)
@@ -54,7 +79,8 @@ def made(request: pytest.FixtureRequest, azurite: Cloud, registry: Cloud) -> Ite
         container = service.create_container(name)
         for path, data in {**FILES, MANIFEST_NAME: manifest}.items():
             container.upload_blob(f"net/1/{path}", data)
-        app.push(client, f"{name}/app", "main")
+        push(client, f"{name}/app", app, in_an_index=request.param == "in an index")
+        assert resolve_app(client, f"{name}/app", "main", "linux/amd64")[0] == app.digest
         model = parse_manifest(manifest)
         grafted = graft(
             client,
@@ -66,6 +92,56 @@ def made(request: pytest.FixtureRequest, azurite: Cloud, registry: Cloud) -> Ite
             folder=ModelFolder(name, "net/1"),
         )
         yield Made(registry.registry, f"{name}/release", app, manifest, grafted)
+
+
+FAULTS = {
+    "a server in trouble": lambda: [Fault("PATCH", answer=Answer(500)), Fault("HEAD", answer=Answer(503))],
+    "too many requests": lambda: [
+        Fault("PATCH", answer=Answer(429, headers={"Retry-After": "1"})),
+        Fault("POST", answer=Answer(429, headers={"Retry-After": "1"})),
+    ],
+    "a connection that breaks in the middle of a layer": lambda: [Fault("PATCH", drop_after=1 << 20)],
+    "mounts that are not granted": lambda: [Fault("POST", "mount=", without_query=True, times=9)],
+    "answers that are lost": lambda: [
+        Fault("PUT", "/blobs/", drop_answer=True),
+        Fault("PUT", "/manifests/", drop_answer=True),
+    ],
+}
+
+
+@pytest.mark.parametrize("trouble", FAULTS)
+def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, registry: Cloud, trouble: str) -> None:
+    name = f"graft-{uuid.uuid4().hex}"
+    manifest, app = manifest_of(FILES), AppImage()
+    model, faults = parse_manifest(manifest), FAULTS[trouble]()
+    before = sum(fault.times for fault in faults)
+    with (
+        BlobServiceClient.from_connection_string(azurite.connection_string) as service,
+        failing(registry.registry, faults) as (url, _),
+        closing(Registry(f"http://{registry.registry}")) as direct,
+        closing(Registry(url)) as troubled,
+    ):
+        container = service.create_container(name)
+        for path, data in {**FILES, MANIFEST_NAME: manifest}.items():
+            container.upload_blob(f"net/1/{path}", data)
+        app.push(direct, f"{name}/app", "main")
+        layers = []
+        for number, client in enumerate((direct, troubled)):
+            made = graft(
+                client,
+                BlobModels(service),
+                pair=Pair(app.digest, model.digest),
+                app_repository=f"{name}/app",
+                release_repository=f"{name}/release-{number}",
+                model=model,
+                folder=ModelFolder(name, "net/1"),
+            )
+            found = direct.get_manifest(f"{name}/release-{number}", made.image)
+            layers.append([layer["digest"] for layer in json.loads(found.data)["layers"]])
+    assert sum(fault.times for fault in faults) < before, "it came to the trouble"
+    assert layers[0] == layers[1]
+    reference = f"{registry.registry}/{name}/release-1@{made.image}"
+    run(ensure_crane(), "validate", "--insecure", "--fast", "--remote", reference)
 
 
 def run(*command: str | Path) -> bytes:
