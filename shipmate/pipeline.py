@@ -6,6 +6,7 @@ Kubernetes or HTTP; what is to be done next is decided in `shipmate.core.plan`.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -51,6 +52,8 @@ A target's name cannot begin so."""
 SHORT_WAIT_SECONDS = 2.0
 """Waits up to this long are waited for in place; a message for them would come later than they end."""
 LONGEST_RETRY_SECONDS = 60.0
+UNFORESEEN = "a fault of Shipmate's own:"
+"""Begins what is on record of an error that no port may raise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,17 +234,22 @@ class Pipeline:
                 raise
             return self._rejected(release, name, error)
         except (Retryable, Ambiguous, NotAllowed, NotFound, Conflict, Invalid, Misconfigured) as error:
-            attempt = release.stage_attempt if release is not None else attempt
-            asked = error.after_seconds if isinstance(error, Retryable) else None
-            seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))
-            return Errored(
-                **self.context.stamp(),
-                release=release.number if release is not None else None,
-                stage=name,
-                message=str(error),
-                retry_at=self.context.clock.now() + timedelta(seconds=seconds),
-                event_id=event_id,
-            )
+            message, asked = str(error), error.after_seconds if isinstance(error, Retryable) else None
+        except Exception as error:
+            # On record, so that people see it and what is published later can pass; nobody above would hear of it.
+            logging.exception("%s failed", name)  # noqa: LOG015 - the worker follows the root logger
+            words = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+            message, asked = f"{UNFORESEEN} {words}; the log of the Function App has the rest", None
+        attempt = release.stage_attempt if release is not None else attempt
+        seconds = min(LONGEST_RETRY_SECONDS, asked if asked is not None else 0.5 * 2.0 ** min(attempt, 10))
+        return Errored(
+            **self.context.stamp(),
+            release=release.number if release is not None else None,
+            stage=name,
+            message=message,
+            retry_at=self.context.clock.now() + timedelta(seconds=seconds),
+            event_id=event_id,
+        )
 
     def _rejected(self, release: Release, stage: str, error: RejectedError) -> Rejected | Failed:
         """Return the entry for a half that cannot be read or built: it is withdrawn, and nothing is quarantined."""

@@ -1,7 +1,12 @@
 """Trouble on the way, over in-memory ports: what is lost, refused or away, and what people see of it."""
 
+from datetime import timedelta
+
+import pytest
+
 from shipmate.commands import HoldBody, ResumeBody
 from shipmate.core.ledger import Phase
+from shipmate.core.views import PodView
 from shipmate.errors import Misconfigured, NotFound, Retryable
 from shipmate.ports import Blob
 from tests.situations import another_reads, clean_up, phases, refusing, shipped
@@ -164,6 +169,30 @@ def test_a_model_that_is_published_whole_while_its_build_misses_a_file_is_not_wi
     assert missed == ["net/1.1/model.onnx"]
     assert world.version("").model_version == "1.1"
     assert [phase for _, phase in phases(world)] == ["retired", "live"]
+
+
+def test_a_fault_of_shipmates_own_is_on_record_and_in_the_log_and_is_passed_by_what_is_newer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = released()
+    look, bad = world.cluster.gate_pod, world.state.next_number
+
+    def stumbles(namespace: str, name: str) -> PodView:
+        pod = look(namespace, name)
+        if pod.release == f"r-{bad}":
+            raise KeyError("metadata")
+        return pod
+
+    monkeypatch.setattr(world.cluster, "gate_pod", stumbles)
+    world.tell(world.publish_model("1.1"))
+    world.run(within=timedelta(minutes=3))
+    assert world.state.release(bad).message == (
+        "a fault of Shipmate's own: KeyError: 'metadata'; the log of the Function App has the rest"
+    )
+    assert "Traceback" in caplog.text
+    world.ship(world.publish_model("1.2"))
+    assert phases(world)[-1] == ("r-3", "live")
+    assert phases(world)[-2] == ("r-2", "superseded")
 
 
 def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():

@@ -26,6 +26,7 @@ from shipmate.core.ledger import (
     Superseded,
 )
 from shipmate.core.refs import Pair
+from shipmate.pipeline import UNFORESEEN
 from tests.sim import model
 from tests.sim.seen import Seen
 
@@ -37,6 +38,9 @@ def each_thing_happens_once(seen: Seen) -> Iterator[str]:
     yield from _one_on_its_way(seen)
     yield from _equal_effects(seen)
     yield from _one_pod_a_gate(seen)
+    for _, entry in seen.each(Errored):
+        if entry.message.startswith(UNFORESEEN):
+            yield f"an error was not foreseen: {entry.message}"
     if seen.run.gate_pods and not seen.history.sweep_off:
         yield f"gate pods were left behind: {', '.join(pod.name for pod in seen.run.gate_pods)}"
     if seen.run.replayed:
