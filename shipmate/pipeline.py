@@ -375,30 +375,32 @@ class Pipeline:
         Models are as old as their bytes: a change of a blob's metadata gives it another ETag and date, and publishes
         nothing.
         """
-        newest = unknown = None
+        container, account = target.model.container, self.sources.account
         until = max((half.published_at for half in state.models), default=None)
+        newest: Blob | None = None
+        unknown: Blob | None = None
         try:
-            for blob in self.context.models.list(target.model.container, f"{target.model.name}/"):
+            for blob in self.context.models.list(container, f"{target.model.name}/"):
                 if rules.version_of(target.model, blob.path) is None:
                     continue
-                found = self._found(target, state, blob)
-                newest = found if newest is None else max(newest, found, key=_age)
-                is_later = until is None or found.occurred_at > until
-                if is_later and state.examined.get(examined(found)[0]) != examined(found)[1]:
-                    unknown = found if unknown is None else max(unknown, found, key=_age)
+                if newest is None or _age(blob) > _age(newest):
+                    newest = blob
+                is_known = state.examined.get(f"{container}/{blob.path}") == normalise_etag(blob.etag)
+                is_later = until is None or blob.created_at > until
+                if is_later and not is_known and (unknown is None or _age(blob) > _age(unknown)):
+                    unknown = blob
         except NotFound:
             return None
-        return unknown or newest
+        found = unknown or newest
+        if found is None:
+            return None
+        etag = normalise_etag(found.etag)
+        event_id = f"sweep-{state.length}:{container}/{found.path}@{etag}"
+        return ModelPublished(event_id, account, container, found.path, etag, None, found.created_at)
 
-    def _found(self, target: Target, state: State, blob: Blob) -> ModelPublished:
-        """Return a model in the storage as an event that nobody sent."""
-        container, etag = target.model.container, normalise_etag(blob.etag)
-        event_id = f"sweep-{state.length}:{container}/{blob.path}@{etag}"
-        return ModelPublished(event_id, self.sources.account, container, blob.path, etag, None, blob.created_at)
 
-
-def _age(found: ModelPublished) -> tuple[datetime, str]:
-    return found.occurred_at, found.path
+def _age(blob: Blob) -> tuple[datetime, str]:
+    return blob.created_at, blob.path
 
 
 def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:
