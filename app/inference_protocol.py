@@ -16,8 +16,8 @@ from app.lifecycle import Lifecycle
 from app.model import Model
 from app.problems import Problem, ProblemError
 
-MOST_LISTS = 20_000
-"""Lists, objects and quotation marks in the JSON of a request: sixteen nested tensors that fill one have no more."""
+MOST_OTHERS = 100
+"""Lists, objects and quotation marks in the JSON of a request, besides the lists that a nested tensor has."""
 
 
 def blueprint(lifecycle: Lifecycle) -> flask.Blueprint:
@@ -63,7 +63,7 @@ def blueprint(lifecycle: Lifecycle) -> flask.Blueprint:
     def infer(name: str, version: str | None = None) -> dict[str, Any]:
         model = _named(lifecycle, name, version)
         with lifecycle.room(flask.request.content_length):
-            request = _request(flask.request.get_data(cache=False))
+            request = _request(flask.request.get_data(cache=False), model)
             tensor = _tensor(model, request)
         with lifecycle.turn():
             started = time.perf_counter()
@@ -110,9 +110,11 @@ def _tensor_metadata(name: str, shape: list[int | str | None]) -> dict[str, Any]
     return {"name": name, "datatype": "FP32", "shape": [size if isinstance(size, int) else -1 for size in shape]}
 
 
-def _request(body: bytes) -> dict[str, Any]:
+def _request(body: bytes, model: Model) -> dict[str, Any]:
+    outer, inner, _ = _shape(model)
+    most = MAX_IMAGES * (1 + outer + outer * inner) + MOST_OTHERS
     try:
-        document = bodies.parse(body, most=MOST_LISTS, of='[{"')
+        document = bodies.parse(body, most=most, of='[{"')
     except (ValueError, RecursionError) as error:
         raise _bad(f"The body is not JSON: {error}.") from error
     if not isinstance(document, dict) or not isinstance(document.get("inputs"), list) or len(document["inputs"]) != 1:
@@ -126,8 +128,7 @@ def _tensor(model: Model, request: dict[str, Any]) -> Tensor:
         raise _bad(f"The input should be an object with the name {model.input_name}.")
     if given.get("datatype") != "FP32":
         raise _bad(f"The datatype is {given.get('datatype')}; this model takes FP32.")
-    how = model.preparation
-    one = [3, how.size, how.size] if how.layout == "NCHW" else [how.size, how.size, 3]
+    one = _shape(model)
     shape = given.get("shape")
     if (
         not isinstance(shape, list)
@@ -145,6 +146,12 @@ def _tensor(model: Model, request: dict[str, Any]) -> Tensor:
     if not np.isfinite(tensor).all():
         raise _bad("The data has numbers that are none (NaN or infinite).")
     return tensor
+
+
+def _shape(model: Model) -> list[int]:
+    """Return the shape of one image's tensor."""
+    how = model.preparation
+    return [3, how.size, how.size] if how.layout == "NCHW" else [how.size, how.size, 3]
 
 
 def _bad(detail: str) -> ProblemError:

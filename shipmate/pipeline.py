@@ -42,7 +42,7 @@ from shipmate.stages.build import build
 from shipmate.stages.context import Context
 from shipmate.stages.gate import gate, remove_finished_gate_pods
 from shipmate.stages.record import SignsOfLife, append, standing
-from shipmate.stages.resolve import resolve
+from shipmate.stages.resolve import resolve, written_at
 from shipmate.stages.rollout import fence_in_cluster, roll_out
 from shipmate.stages.verify import verify
 
@@ -377,30 +377,27 @@ class Pipeline:
         """
         container, account = target.model.container, self.sources.account
         until = max((half.published_at for half in state.models), default=None)
-        newest: Blob | None = None
-        unknown: Blob | None = None
+        newest: tuple[tuple[datetime, str], Blob] | None = None
+        unknown: tuple[tuple[datetime, str], Blob] | None = None
         try:
             for blob in self.context.models.list(container, f"{target.model.name}/"):
                 if rules.version_of(target.model, blob.path) is None:
                     continue
-                if newest is None or _age(blob) > _age(newest):
-                    newest = blob
+                age = (written_at(blob, target.model), blob.path)
+                if newest is None or age > newest[0]:
+                    newest = age, blob
                 is_known = state.examined.get(f"{container}/{blob.path}") == normalise_etag(blob.etag)
-                is_later = until is None or blob.created_at > until
-                if is_later and not is_known and (unknown is None or _age(blob) > _age(unknown)):
-                    unknown = blob
+                is_later = until is None or age[0] > until
+                if is_later and not is_known and (unknown is None or age > unknown[0]):
+                    unknown = age, blob
         except NotFound:
             return None
-        found = unknown or newest
-        if found is None:
+        if newest is None:
             return None
+        (instant, _), found = unknown or newest
         etag = normalise_etag(found.etag)
         event_id = f"sweep-{state.length}:{container}/{found.path}@{etag}"
-        return ModelPublished(event_id, account, container, found.path, etag, None, found.created_at)
-
-
-def _age(blob: Blob) -> tuple[datetime, str]:
-    return blob.created_at, blob.path
+        return ModelPublished(event_id, account, container, found.path, etag, None, instant)
 
 
 def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:

@@ -132,7 +132,7 @@ def _by_conditions(deployment: DeploymentView, new: list[PodView]) -> Failed | N
         if condition.type == "ReplicaFailure" and condition.status == "True" and "forbidden" in condition.message:
             return Failed("PodsRefused", f"the cluster refuses the new pods: {condition.message}")
         if condition.type == "Progressing" and condition.reason == "ProgressDeadlineExceeded":
-            stuck = [pod for pod in new if not pod.ready]
+            stuck = [pod for pod in new if not pod.ready and not _is_replaced(pod)]
             return Failed(
                 "ProgressDeadline",
                 f"no progress within the Deployment's deadline: {_movement(deployment, new)}",

@@ -4,6 +4,7 @@ Every read is a plain GET, which the API server answers from etcd's quorum; ther
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 from urllib.parse import quote
@@ -158,10 +159,12 @@ class Cluster:
         """
         url = f"{_pods_path(namespace, f'{pod}:{port}')}/proxy/{path.lstrip('/')}"
         sent = {**(headers or {}), "connection": "close"}
+        started = time.monotonic()
         try:
             status, reply_headers, data = self._server.exchange(method, url, body, sent, timeout, limit=LONGEST_REPLY)
         except (Ambiguous, Retryable) as error:  # a question changes nothing: it may be asked again
-            if isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError):
+            waited = time.monotonic() - started  # a TLS handshake that is not answered ends sooner, by the same name
+            if isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError) and waited >= timeout:
                 what = f"{method} {path} of pod {namespace}/{pod}"
                 raise Silent(f"{what} was not answered within {timeout:g} s") from error
             raise Retryable(str(error)) from error

@@ -14,7 +14,7 @@ import msgspec
 from shipmate.core.answers import parse_answer, question, writable
 from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
-from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
+from shipmate.core.ledger import Gated, ModelHalf, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.pairs import guilty
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
@@ -85,17 +85,21 @@ def _questions(release: Release, target: Target, state: State, context: Context)
     with at_fault("model"):
         if half is None:
             raise RejectedError("Gone", f"model {release.model_version} is not known any more; publish it again")
-        asked = golden_questions(half, target.model, context.models)
+        asked = golden_questions(half, target.model, context.models, is_live=_is_live(half, state))
     found = {each.question.file: each for each in asked}
     serving = state.model(state.serving.pair.model) if state.serving is not None else None
     if serving is not None and serving != half:
         with suppress(RejectedError):
-            for each in golden_questions(serving, target.model, context.models):
+            for each in golden_questions(serving, target.model, context.models, is_live=True):
                 own = found.setdefault(each.question.file, each)
                 if own.photo != each.photo:
                     name = f"{each.question.file} of model {serving.version}"
                     found[name] = Asked(msgspec.structs.replace(each.question, file=name), each.photo)
     return tuple(found.values())
+
+
+def _is_live(half: ModelHalf, state: State) -> bool:
+    return state.serving is not None and state.serving.pair.model == half.digest
 
 
 def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], context: Context) -> dict[str, Reply]:
@@ -142,7 +146,7 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
         progress = gate_progress(seen)
         if isinstance(progress, Complete):
             return
-        words = _readiness(seen, target, cluster) if seen.phase == "Running" else ""
+        words = (_readiness(seen, target, cluster) or "") if seen.phase == "Running" else ""
         if isinstance(progress, Failed):
             if _is_the_clusters_fault(progress):
                 raise Retryable(progress.message)
@@ -167,12 +171,12 @@ def _is_the_clusters_fault(failed: Failed) -> bool:
     )
 
 
-def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str:
-    """Return what the candidate's own readiness check says, empty if it cannot be asked yet."""
+def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str | None:
+    """Return what the candidate's own readiness check says, None if it cannot be asked."""
     try:
         _, _, body = cluster.ask_pod(pod.namespace, pod.name, target.deployment.port, "GET", "/readyz", timeout=5)
     except ShipmateError:
-        return ""
+        return None
     return body.decode(errors="replace")
 
 
@@ -198,7 +202,16 @@ def _log(pod: PodView, target: Target, cluster: Cluster) -> str:
 
 def _ask_candidate(context: Context, target: Target, pod: PodView, release: Release, asked: Asked) -> Reply:
     """Return the candidate's answer. One that took too long is asked for again: this worker may have slept over it."""
-    reply = _ask_once(context, target, pod, release, asked)
+    try:
+        reply = _ask_once(context, target, pod, release, asked)
+    except Silent:
+        if release.stage_attempt < PATIENCE or _readiness(pod, target, context.cluster) is None:
+            raise  # the way to it may be what is broken
+        try:
+            reply = _ask_once(context, target, pod, release, asked)
+        except Silent as error:
+            told = f"asked about {asked.question.file}, twice: {error}, though it answers /readyz"
+            raise RejectedError("CandidateAnswerUnusable", told) from error
     if reply.seconds > target.gate.max_seconds:
         reply = min(reply, _ask_once(context, target, pod, release, asked), key=lambda reply: reply.seconds)
     return reply
@@ -233,8 +246,6 @@ def _ask_once(context: Context, target: Target, pod: PodView, release: Release, 
     except Retryable as error:
         told = f"asked about {asked.question.file}: {error}"
         _reject_what_ended(pod, target, context, told, END_WITHIN_SECONDS if is_last else 0.0)
-        if isinstance(error, Silent) and is_last and _readiness(pod, target, context.cluster):  # so it can be asked
-            raise RejectedError("CandidateAnswerUnusable", f"{told}, though it answers /readyz") from error
         raise
     return Reply(answer.predictions, answer.seconds)
 

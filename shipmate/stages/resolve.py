@@ -10,7 +10,7 @@ from shipmate.core.manifest import ModelManifest, parse_manifest, single_file_ma
 from shipmate.core.refs import Digest, hex_of, parse_digest
 from shipmate.core.targets import ModelSource, Target
 from shipmate.errors import Conflict, NotFound, Rejected
-from shipmate.ports import Models, Registry
+from shipmate.ports import Blob, Models, Registry
 from shipmate.stages.context import Context
 from shipmate.stages.graft import resolve_app
 
@@ -34,6 +34,14 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
         message = f"the same bytes are known as {known.version}"
         return Skipped(**context.stamp(), event_id=event.event_id, reason="Duplicate", message=message)
     return Resolved(**context.stamp(), event_id=event.event_id, half=half)
+
+
+def written_at(blob: Blob, source: ModelSource) -> datetime:
+    """Return when a model's marker was written, of which no event tells: its creation, which no metadata changes.
+
+    A single file may be large, and comes in blocks then: it is created with the first and complete when it is modified.
+    """
+    return blob.created_at if source.file is None else blob.modified_at
 
 
 def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, state: State) -> bool:
@@ -98,7 +106,7 @@ def _model(event: ModelPublished, target: Target, models: Models) -> ModelHalf:
         path=event.path,
         version=version,
         contract=contract,
-        published_at=found.modified_at if event.sequencer is not None else found.created_at,
+        published_at=found.modified_at if event.sequencer is not None else written_at(found, target.model),
         etag=normalise_etag(found.etag),
     )
 

@@ -2,12 +2,14 @@
 
 import json
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
-from app import bodies, inference_protocol, scoring
+from app import bodies, inference_protocol, manifest, model, scoring
 from app.images import MAX_IMAGES, MAX_REQUEST_BYTES
 from app.problems import ProblemError
+from tests.app.apps import tiny_onnx
 
 MIB = 1 << 20
 
@@ -28,9 +30,14 @@ def test_many_small_parts_cost_nothing(part: str, is_text: bool) -> None:
     assert peak < MIB
 
 
-def test_the_largest_nested_tensor_of_a_request_is_taken() -> None:
-    side = 404  # sixteen images of one digit a number fill a request
-    tensor = [[[[0] * side] * side] * 3] * MAX_IMAGES
-    body = json.dumps({"inputs": [{"name": "x", "data": tensor}]}, separators=(",", ":")).encode()
-    assert 0.9 * MAX_REQUEST_BYTES < len(body) < MAX_REQUEST_BYTES
-    assert inference_protocol._request(body)["inputs"][0]["name"] == "x"
+@pytest.mark.parametrize("nhwc", [False, True])
+def test_nested_tensors_are_taken_whatever_their_layout(tmp_path: Path, nhwc: bool) -> None:
+    side = 224
+    (tmp_path / "model.onnx").write_bytes(tiny_onnx(size=side, nhwc=nhwc))
+    loaded = model.load(tmp_path, manifest.read(tmp_path), 1)
+    image = [[[0] * 3] * side] * side if nhwc else [[[0] * side] * side] * 3
+    body = json.dumps({"inputs": [{"name": "x", "data": [image] * MAX_IMAGES}]}, separators=(",", ":")).encode()
+    assert len(inference_protocol._request(body, loaded)["inputs"][0]["data"]) == MAX_IMAGES
+    with pytest.raises(ProblemError) as refused:
+        inference_protocol._request(b"[" + b"[]," * 3_000_000, loaded)
+    assert refused.value.problem.status == 413

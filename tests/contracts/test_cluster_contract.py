@@ -346,13 +346,14 @@ def test_the_cluster_itself_refuses_a_lower_fence_and_an_image_under_the_same_on
 
 
 @pytest.mark.cluster
-def test_an_annotation_that_is_no_fence_can_be_taken_away(real: RealWorld) -> None:
+@pytest.mark.parametrize("text", ["x", "01"])
+def test_an_annotation_that_is_no_fence_can_be_taken_away(real: RealWorld, text: str) -> None:
     adopt(real)
     real.wait_for_fence_policy()
     real.deploy()
     annotate = ("annotate", "deployment", "vision", "-n", real.namespace)
-    kubectl(*annotate, "shipmate.dev/fence=x")
-    with pytest.raises(Misconfigured, match=r"says 'x', which is no fence: somebody else wrote it\. Remove it"):
+    kubectl(*annotate, f"shipmate.dev/fence={text}")
+    with pytest.raises(Misconfigured, match=rf"says '{text}', which is no fence: somebody else wrote it\. Remove it"):
         _ = real.cluster.deployment(real.namespace, "vision").fence
     eventually(lambda: "denied" not in kubectl(*annotate, "team=vision", check=False))
     kubectl(*annotate, "shipmate.dev/fence-")

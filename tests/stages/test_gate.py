@@ -126,15 +126,17 @@ def test_a_candidate_that_ends_while_it_is_asked_is_rejected_with_its_last_words
     assert release.pair.model in world.state.quarantine
 
 
-@pytest.mark.parametrize(("ready", "judged"), [(b'{"status": "ready"}', True), (b"", False)])
-def test_a_candidate_that_never_answers_is_rejected_if_it_can_be_asked_at_all(ready: bytes, judged: bool) -> None:
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_candidate_that_never_answers_is_rejected_if_it_can_be_asked_at_all(judged: bool) -> None:
     """Where it says nothing to anything, the way to it may be what is broken."""
     world = released()
     answering, until = world.cluster.answering, world.clock.now() + timedelta(minutes=5)
 
     def silent(asked: Asked) -> Reply:
+        if asked.path == "/readyz" and judged:
+            return 200, {}, b""
         if asked.path == "/readyz":
-            return 200, {}, ready
+            raise Retryable("error trying to reach service")
         if asked.path != "/score" or world.clock.now() > until:
             return answering(asked)
         world.clock.sleep(30)
@@ -147,7 +149,7 @@ def test_a_candidate_that_never_answers_is_rejected_if_it_can_be_asked_at_all(re
     if judged:
         assert (release.ended_because, release.attempt) == ("CandidateAnswerUnusable", PATIENCE)
         assert release.message == (
-            "asked about golden/flower.jpg: POST /score of pod vision/x was not answered within 30 s, "
+            "asked about golden/flower.jpg, twice: POST /score of pod vision/x was not answered within 30 s, "
             "though it answers /readyz"
         )
 
@@ -331,6 +333,14 @@ def test_a_photograph_of_the_live_model_that_was_overwritten_blames_no_candidate
     world.ship(world.publish_model("1.1"))
     assert world.state.release(2).phase is Phase.LIVE
     assert [row.file for row in gated(world, 2).rows] == ["golden/flower.jpg"]
+
+
+def test_a_photograph_of_the_live_model_that_was_overwritten_keeps_no_code_back() -> None:
+    world = released()
+    overwritten(world, "1.0", b"another photograph")
+    world.ship(world.push_app("2.3.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert gated(world, 2).rows == ()
 
 
 def test_no_more_of_a_photograph_is_read_than_its_manifest_lists() -> None:
