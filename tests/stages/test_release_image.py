@@ -67,6 +67,29 @@ def described(image: AppImage) -> dict[str, Any]:
     return {"mediaType": image.media_type, "digest": image.digest, "size": len(image.manifest)}
 
 
+def upload(service: BlobServiceClient, name: str, manifest: bytes) -> None:
+    """Publish the model in a container of this name."""
+    container = service.create_container(name)
+    for path, data in {**FILES, MANIFEST_NAME: manifest}.items():
+        container.upload_blob(f"net/1/{path}", data)
+
+
+def release(
+    client: Registry, service: BlobServiceClient, name: str, repository: str, app: AppImage, manifest: bytes
+) -> Grafted:
+    """Graft what was uploaded and pushed under a name into a repository."""
+    model = parse_manifest(manifest)
+    return graft(
+        client,
+        BlobModels(service),
+        pair=Pair(app.digest, model.digest),
+        app_repository=f"{name}/app",
+        release_repository=repository,
+        model=model,
+        folder=ModelFolder(name, "net/1"),
+    )
+
+
 @pytest.fixture(scope="module", params=["oci", "docker", "in an index"])
 def made(request: pytest.FixtureRequest, azurite: Cloud, registry: Cloud) -> Iterator[Made]:
     name = f"graft-{uuid.uuid4().hex}"
@@ -76,21 +99,10 @@ def made(request: pytest.FixtureRequest, azurite: Cloud, registry: Cloud) -> Ite
         BlobServiceClient.from_connection_string(azurite.connection_string) as service,
         closing(Registry(f"http://{registry.registry}")) as client,
     ):
-        container = service.create_container(name)
-        for path, data in {**FILES, MANIFEST_NAME: manifest}.items():
-            container.upload_blob(f"net/1/{path}", data)
+        upload(service, name, manifest)
         push(client, f"{name}/app", app, in_an_index=request.param == "in an index")
         assert resolve_app(client, f"{name}/app", "main", "linux/amd64")[0] == app.digest
-        model = parse_manifest(manifest)
-        grafted = graft(
-            client,
-            BlobModels(service),
-            pair=Pair(app.digest, model.digest),
-            app_repository=f"{name}/app",
-            release_repository=f"{name}/release",
-            model=model,
-            folder=ModelFolder(name, "net/1"),
-        )
+        grafted = release(client, service, name, f"{name}/release", app, manifest)
         yield Made(registry.registry, f"{name}/release", app, manifest, grafted)
 
 
@@ -113,7 +125,7 @@ FAULTS = {
 def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, registry: Cloud, trouble: str) -> None:
     name = f"graft-{uuid.uuid4().hex}"
     manifest, app = manifest_of(FILES), AppImage()
-    model, faults = parse_manifest(manifest), FAULTS[trouble]()
+    faults = FAULTS[trouble]()
     before = sum(fault.times for fault in faults)
     with (
         BlobServiceClient.from_connection_string(azurite.connection_string) as service,
@@ -121,21 +133,11 @@ def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, regi
         closing(Registry(f"http://{registry.registry}")) as direct,
         closing(Registry(url)) as troubled,
     ):
-        container = service.create_container(name)
-        for path, data in {**FILES, MANIFEST_NAME: manifest}.items():
-            container.upload_blob(f"net/1/{path}", data)
+        upload(service, name, manifest)
         app.push(direct, f"{name}/app", "main")
         layers = []
         for number, client in enumerate((direct, troubled)):
-            made = graft(
-                client,
-                BlobModels(service),
-                pair=Pair(app.digest, model.digest),
-                app_repository=f"{name}/app",
-                release_repository=f"{name}/release-{number}",
-                model=model,
-                folder=ModelFolder(name, "net/1"),
-            )
+            made = release(client, service, name, f"{name}/release-{number}", app, manifest)
             found = direct.get_manifest(f"{name}/release-{number}", made.image)
             layers.append([layer["digest"] for layer in json.loads(found.data)["layers"]])
     assert sum(fault.times for fault in faults) < before, "it came to the trouble"
