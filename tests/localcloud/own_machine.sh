@@ -36,7 +36,10 @@ awk '$3 ~ /^cgroup/ { print $2, $3 }' /proc/mounts | while read -r point kind; d
     cgroup:*) mount -t cgroup -o "${point##*/}" none "$point" ;;
     esac
 done
-awk '$2 ~ "^/run/|/shipmate/cluster/" { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy
+of_a_cluster() { awk '$2 ~ "^/run/|/shipmate/cluster/" { print $2 }' /proc/mounts | tac; }
+of_a_cluster | xargs --no-run-if-empty umount --lazy || true # what a pod's end removes meanwhile is unmounted here too
+left=$(of_a_cluster)
+[ -z "$left" ] || { echo "still mounted: $left" >&2; exit 1; }
 for folder in /run /var/lib/cni /var/lib/kubelet /var/log/containers /usr/libexec/kubernetes; do
     mkdir -p "$folder"
     mount -t tmpfs none "$folder"
