@@ -9,18 +9,14 @@ import os
 from functools import cache
 from typing import Any
 
-import requests
-from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
 from azure.storage import blob, queue
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
-from requests.adapters import HTTPAdapter
 
 from shipmate.commands import Commands
 from shipmate.core.intake import Sources
-from shipmate.edge.api_server import CONNECTIONS
-from shipmate.edge.blobs import RANGE_SIZE, BlobModels
+from shipmate.edge.blobs import BlobModels
 from shipmate.edge.clock import SystemClock
 from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
@@ -29,6 +25,7 @@ from shipmate.edge.queue import StorageQueue
 from shipmate.edge.registry import Registry
 from shipmate.edge.registry_auth import AZURE_REGISTRIES
 from shipmate.edge.registry_locks import AzureImageLocks
+from shipmate.edge.storage import transport
 from shipmate.pipeline import Pipeline
 from shipmate.settings import Settings, read_settings, read_targets
 from shipmate.stages.context import Context
@@ -37,9 +34,6 @@ BACKOFF_SECONDS = 1
 RETRIES = 2
 """Storage is tried again after about 3 and 5 s (backoff + 2 to the power of the attempt), then the work is handed back:
 the SDKs begin with 15 s, and Event Grid waits for 30 s in all."""
-CONNECT_SECONDS = 5
-SILENCE_SECONDS = 20
-"""How long storage may say nothing while it is asked; both are the transport's, and azure-core's own are 300 s."""
 
 
 def pipeline() -> Pipeline:
@@ -96,15 +90,10 @@ def compose(settings: Settings) -> Pipeline:
 
 
 def blob_service(storage: str) -> BlobServiceClient:
-    """Return the client of a storage account, by its address or its connection string.
-
-    A range is taken from the connection at once and handed on as one piece: in the client's pieces of 256 KiB a thread
-    that reads ahead wakes so often that the one that hashes and sends waits for it, and larger ones it cuts by copying.
-    """
+    """Return the client of a storage account, by its address or its connection string."""
     options: dict[str, Any] = {
         "retry_policy": blob.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
-        "max_chunk_get_size": RANGE_SIZE,
-        "transport": _transport(),
+        "transport": transport(),
     }
     if storage.startswith(("http://", "https://")):
         return BlobServiceClient(storage, credential=DefaultAzureCredential(), **options)
@@ -115,24 +104,8 @@ def _queue_client(storage: str, name: str) -> QueueClient:
     options: dict[str, Any] = {
         "message_encode_policy": TextBase64EncodePolicy(),
         "retry_policy": queue.ExponentialRetry(initial_backoff=BACKOFF_SECONDS, increment_base=2, retry_total=RETRIES),
-        "transport": _transport(),
+        "transport": transport(),
     }
     if storage.startswith(("http://", "https://")):
         return QueueClient(storage, name, credential=DefaultAzureCredential(), **options)
     return QueueClient.from_connection_string(storage, name, **options)
-
-
-def _transport() -> RequestsTransport:
-    """Return a transport that keeps a connection for every thread: the SDK's own keeps 10 and opens others anew.
-
-    A client that is given a transport sets no timeouts and no block size on it (`_create_pipeline` in the SDK).
-    """
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
-    return RequestsTransport(
-        session=session,
-        connection_timeout=CONNECT_SECONDS,
-        read_timeout=SILENCE_SECONDS,
-        connection_data_block_size=RANGE_SIZE,
-    )

@@ -14,8 +14,9 @@ from azure.core.exceptions import ServiceResponseError
 from localcloud.config import Cloud, connection_string
 from shipmate import wiring
 from shipmate.core.intake import Sources
+from shipmate.edge import storage as edge_storage
 from shipmate.edge.api_server import CONNECTIONS
-from shipmate.edge.blobs import RANGE_SIZE, BlobModels
+from shipmate.edge.blobs import BlobModels
 from shipmate.edge.clock import SystemClock
 from shipmate.edge.cluster import Cluster
 from shipmate.edge.ledger_store import LedgerStore
@@ -144,7 +145,7 @@ def test_the_door_is_as_patient_as_the_gate(tmp_path: Path, max_seconds: int, pa
 
 
 def test_a_storage_that_falls_silent_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(edge_storage, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(wiring, "RETRIES", 0)
     awake = threading.Event()
 
@@ -160,11 +161,6 @@ def test_a_storage_that_falls_silent_is_not_waited_for_long(monkeypatch: pytest.
         awake.set()
         storage.close()
     assert len(seen) == 1
-
-
-def test_a_range_is_taken_from_the_connection_at_once() -> None:
-    """azure-core's own pieces are of 4 KiB: a thousand and a half for one range."""
-    assert wiring._transport().connection_config.data_block_size == RANGE_SIZE
 
 
 def test_a_cluster_setting_that_names_none_is_told_at_once(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from shipmate.core.manifest import MANIFEST_LIMIT
-from shipmate.edge.blobs import RANGE_SIZE, BlobModels
+from shipmate.edge.blobs import BlobModels
+from shipmate.edge.storage import PIECE_SIZE
 from shipmate.errors import Conflict, NotFound, Rejected
 from shipmate.ports import Blob, Models
 from tests.fakes.models import FakeModels
 
-DATA = random.Random(1).randbytes(3 * RANGE_SIZE + 5)
+DATA = random.Random(1).randbytes(3 * PIECE_SIZE + 5)
 
 type Put = Callable[[str, bytes], object]
 type Touch = Callable[[str], object]
@@ -35,7 +36,7 @@ class Storage:
 def storage(request: pytest.FixtureRequest) -> Iterator[Storage]:
     container = f"contract-{uuid.uuid4().hex}"
     if request.param == "fake":
-        fake = FakeModels()
+        fake = FakeModels(chunk=PIECE_SIZE)
         yield Storage(
             fake, "models", lambda path, data: fake.put("models", path, data), lambda path: fake.touch("models", path)
         )
@@ -79,18 +80,18 @@ def test_bytes_are_as_old_as_their_upload_whatever_becomes_of_the_metadata(stora
     assert found().created_at > first.created_at
 
 
-@pytest.mark.parametrize("size", [0, 1, RANGE_SIZE - 1, RANGE_SIZE, 3 * RANGE_SIZE + 5])
-@pytest.mark.parametrize("offset", [0, 1, RANGE_SIZE + 3])
+@pytest.mark.parametrize("size", [0, 1, PIECE_SIZE - 1, PIECE_SIZE, 3 * PIECE_SIZE + 5])
+@pytest.mark.parametrize("offset", [0, 1, PIECE_SIZE + 3])
 def test_a_blob_is_read_in_order_from_any_offset(storage: Storage, size: int, offset: int) -> None:
     data = DATA[:size]
     storage.put("big", data)
     chunks = list(storage.models.open(storage.container, "big", offset=offset))
     assert b"".join(chunks) == data[offset:]
-    assert all(len(chunk) <= RANGE_SIZE for chunk in chunks)
+    assert all(len(chunk) <= PIECE_SIZE for chunk in chunks)
 
 
 def test_reading_may_end_early(storage: Storage) -> None:
-    storage.put("big", bytes(4 * RANGE_SIZE))
+    storage.put("big", bytes(4 * PIECE_SIZE))
     chunks = storage.models.open(storage.container, "big")
     assert next(chunks)
     del chunks

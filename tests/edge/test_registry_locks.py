@@ -1,7 +1,6 @@
 """Locks on images: Azure's client, and a stand-in for its registry's own API with TLS and the token exchange."""
 
 import json
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,11 @@ from urllib.parse import parse_qs, unquote
 import jwt
 import pytest
 from azure.core.credentials import AccessToken
-from cryptography.hazmat.primitives import serialization
 
 from shipmate.core.refs import Digest
 from shipmate.edge.registry_locks import AzureImageLocks
 from shipmate.errors import NotAllowed, Retryable
-from tests.fakes.certificates import self_signed
+from tests.fakes.certificates import shown
 from tests.fakes.http_servers import Answer, Seen, answering
 
 LIVE, BEFORE, OLD, OTHER, GONE = (Digest(f"sha256:{letter * 64}") for letter in "abcde")
@@ -94,25 +92,12 @@ def _json(document: Any, status: int = 200, headers: dict[str, str] | None = Non
     return Answer(status, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a certificate of 127.0.0.1, with its key."""
-    key, made = self_signed()
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    file.write_bytes(made.public_bytes(pem) + secret)
-    return file
-
-
 @pytest.fixture
-def azure(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "both.pem"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
     registry = Azure({LIVE: dict(FREE), BEFORE: dict(LOCKED), OLD: dict(LOCKED), OTHER: dict(LOCKED)})
-    with answering(registry.answer, tls=context) as (url, _):
+    with answering(registry.answer, tls=shown(tmp_path / "both.pem")) as (url, _):
         registry.url = url
         yield registry
 
