@@ -1,7 +1,7 @@
 """`python -m localcloud`: a small Azure on this machine, as one command.
 
 Verbs are thin; `localcloud.cloud` does the work. Talk goes to standard error, what was asked for to standard output.
-Exit codes: 0 done, 1 something did not work, 2 wrong usage.
+Exit codes: 0 done, 1 something did not work, 2 wrong usage, 130 interrupted.
 """
 
 import errno
@@ -38,6 +38,9 @@ SETUP: Mapping[str, Callable[[], object]] = {
 }
 
 
+INTERRUPTED = "what was started goes on (`make down` stops it); run it again, it goes on where it was"
+
+
 class Verbs(click.Group):
     """Verbs that end with a sentence, not a traceback, when something outside did not work."""
 
@@ -48,6 +51,9 @@ class Verbs(click.Group):
         except (StartError, SetupError, AccessError, RelayError, AppError, ShipmateError, images.ImageError) as error:
             say("failed", str(error))
             ctx.exit(1)
+        except KeyboardInterrupt:
+            say("failed", f"interrupted: {INTERRUPTED}")
+            ctx.exit(130)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

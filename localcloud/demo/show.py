@@ -14,9 +14,14 @@ class Screen:
     def __init__(self) -> None:
         self._began = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._began
+
     def step(self, title: str) -> None:
         """Print the title of a step."""
-        self.line(f"\n► {title}  [{time.monotonic() - self._began:.0f} s]")
+        self.line(f"\n► {title}  [{self.seconds:.0f} s]")
 
     def done(self, text: str) -> None:
         """Print something that went as it should."""
@@ -57,13 +62,13 @@ def _best(predictions: list[list[Any]] | None) -> str:
 
 
 def closing_table(releases: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of the closing table: seconds of each stage, publish to live, and bytes."""
+    """Return the lines of the closing table: seconds of each stage, from publish or command to live, and bytes."""
     head = f"{'release':<8} {'what':<28}" + "".join(f"{name:>9}" for name in STAGES) + f"{'to live':>9}  bytes"
     lines = [head, "─" * len(head)]
     for each in releases:
         seconds = each["stage_seconds"]
         cells = "".join(f"{seconds[name]:9.2f}" if name in seconds else f"{'-':>9}" for name in STAGES)
-        live = f"{each['publish_to_live_seconds']:9.2f}" if each["publish_to_live_seconds"] else f"{each['phase']:>9}"
+        live = f"{each['to_live_seconds']:9.2f}" if each["to_live_seconds"] is not None else f"{each['phase']:>9}"
         cost = each["bytes"]
         moved = f"{_size(cost['uploaded'])} up, {_size(cost['mounted'])} mounted, {_size(cost['reused'])} reused"
         lines.append(f"{each['release']:<8} {each['what']:<28}{cells}{live}  {moved}")

@@ -52,6 +52,18 @@ def test_an_unknown_cloud_is_wrong_usage() -> None:
     assert "'prod' is not one of 'demo', 'test', 'bench', 'drill', 'e2e', 'cluster'" in refused.stderr
 
 
+def test_an_interrupt_says_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(program.SETUP, "packages", interrupted)  # type: ignore[misc] # a mapping to everybody else
+    stopped = run("setup", "packages")
+    assert (stopped.exit_code, stopped.stderr) == (
+        130,
+        "✗ interrupted: what was started goes on (`make down` stops it); run it again, it goes on where it was\n",
+    )
+
+
 def test_what_runs_is_shown_and_stopped() -> None:
     cloud = LocalCloud(Cloud("drill"))
     sleeper = Program("azurite", ["sleep", "60"], cloud.cloud.state)

@@ -16,6 +16,7 @@ LIVE = {
     "cost": {"uploaded": 5439, "mounted": 47_627, "reused": 127_816_114},
     "publish_to_live_seconds": 12.498,
 }
+BY_HAND = {**LIVE, "publish_to_live_seconds": None}
 REJECTED = {
     "release": {"number": 8, "phase": "rejected", "message": "5 of 6 are wrong"},
     "stages": STAGES[:1],
@@ -30,8 +31,11 @@ def squeezed(line: str) -> str:
 
 
 def test_the_closing_table_has_a_line_for_each_release() -> None:
-    _, _, live, rejected = closing_table([_row(LIVE, "code publish"), _row(REJECTED, "a bad model")])
+    _, _, live, by_hand, rejected = closing_table(
+        [_row(LIVE, "code publish"), _row(BY_HAND, "rollback"), _row(REJECTED, "a bad model")]
+    )
     assert squeezed(live) == "r-7 code publish 0.02 - 0.75 - - - 12.50 5.4 kB up, 47.6 kB mounted, 127.8 MB reused"
+    assert squeezed(by_hand) == "r-7 rollback 0.02 - 0.75 - - - 0.77 5.4 kB up, 47.6 kB mounted, 127.8 MB reused"
     assert squeezed(rejected) == "r-8 a bad model 0.02 - - - - - rejected 0 B up, 0 B mounted, 0 B reused"
 
 
