@@ -112,7 +112,7 @@ ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
         "message": "the same as a sentence",
     },
     "Hold": {
-        "id": "its id, by which `why` knows it",
+        "id": "its id, by which `why` knows it; a resume that names it lifts no other",
         "author": "who set it",
         "reason": "why, in their words",
         "set_at": "since when",

@@ -18,6 +18,7 @@ from shipmate.core.fence import adopt_patch, raise_fence_patch
 from shipmate.core.ledger import (
     AnyEntry,
     AppHalf,
+    Hold,
     HoldSet,
     ModelHalf,
     Phase,
@@ -42,6 +43,7 @@ from shipmate.views import Answer, Shipment, Views, release_called, version_of
 Reason = Annotated[str, Meta(min_length=1, max_length=500, description="why, in your words; it is on record")]
 Author = Annotated[str, Meta(min_length=1, max_length=200)]
 ReleaseName = Annotated[str, Meta(pattern=r"^r-[1-9][0-9]{0,9}$")]
+HoldId = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,7 +77,12 @@ class HoldBody(_Body, frozen=True, kw_only=True):
 
 
 class ResumeBody(_Body, frozen=True, kw_only=True):
-    """The body of a resume."""
+    """The body of a resume: of the hold in force, or of the one that was looked at."""
+
+    hold: Annotated[
+        HoldId | None,
+        Meta(description="the id of the hold that is lifted; refuse with 409 if it is not in force by now"),
+    ] = None
 
 
 type Decide = Callable[[State], tuple[list[AnyEntry], str]]
@@ -226,6 +233,7 @@ class Commands:
             nonlocal ships
             if state.hold is None:
                 raise Conflict(f"{name} is not held")
+            _check_in_force(state.hold, body)
             ships, message = self.views.after_resume(target, state.hold, state)
             entry = Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=state.hold.id)
             return [entry], message
@@ -417,9 +425,23 @@ def _check_live(state: State, body: _Body) -> None:
         raise Conflict(f"you asked for this while {body.if_live} is live, and {live} is; look again, then decide")
 
 
+def _check_in_force(hold: Hold, body: ResumeBody) -> None:
+    if body.hold is not None and body.hold != hold.id:
+        raise Conflict(
+            f"the hold {body.hold!r} is not in force, {hold.words} is ({hold.reason}), whose id is {hold.id!r}; look "
+            "again, then decide"
+        )
+
+
 def _fingerprint(verb: str, author: str, body: _Body) -> str:
-    """Return what tells one command from another under the same idempotency key."""
-    canonical = msgspec.json.encode([verb, msgspec.structs.replace(body, author=author)], order="deterministic")
+    """Return what tells one command from another under the same idempotency key.
+
+    A key that came to the bodies later counts only where it is given: a repeat of what an earlier build took is one.
+    """
+    fields = msgspec.structs.asdict(msgspec.structs.replace(body, author=author))
+    if isinstance(body, ResumeBody) and body.hold is None:
+        del fields["hold"]
+    canonical = msgspec.json.encode([verb, fields])
     return hashlib.sha256(canonical).hexdigest()[:32]
 
 

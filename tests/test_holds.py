@@ -5,7 +5,7 @@ import pytest
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody
 from shipmate.core.fence import raise_fence_patch
 from shipmate.core.ledger import Phase
-from shipmate.errors import Conflict, Retryable
+from shipmate.errors import Conflict, Retryable, Reused
 from tests.fakes.ledgers import Fault
 from tests.situations import outcomes, phases
 from tests.world import World, released
@@ -95,6 +95,85 @@ def test_a_resume_says_whose_hold_it_lifts() -> None:
     world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
     answer = world.commands().resume("vision", "key-3", "ana", ResumeBody(reason="audited", dry_run=True))
     assert answer.message.startswith("would be taken: lifts a hold by bo (incident): ")
+
+
+def test_a_resume_that_names_a_hold_lifts_no_other() -> None:
+    world = released()
+    commands = world.commands()
+    commands.hold("vision", "key-1", "ana", HoldBody(reason="a demo is on"))
+    seen = commands.views.before_resume("vision").hold
+    assert seen is not None
+    commands.resume("vision", "key-2", "ana", ResumeBody(reason="the demo is over", hold=seen.id))
+    commands.hold("vision", "key-3", "cy", HoldBody(reason="INCIDENT"))
+    held, length = world.state.hold, world.state.length
+    assert held is not None
+    for dry_run in (False, True):
+        late = ResumeBody(reason="the demo is over", hold=seen.id, dry_run=dry_run)
+        with pytest.raises(Conflict) as told:
+            commands.resume("vision", "key-4", "bo", late)
+        assert str(told.value) == (
+            f"the hold '{seen.id}' is not in force, a hold by cy is (INCIDENT), whose id is '{held.id}'; look again, "
+            "then decide"
+        )
+    assert (world.state.hold, world.state.length) == (held, length)
+    commands.resume("vision", "key-5", "bo", ResumeBody(reason="cy said so", hold=held.id))
+    assert world.state.hold is None
+
+
+def test_a_resume_that_names_a_hold_under_another_lifts_neither() -> None:
+    world = released()
+    commands = world.commands()
+    commands.hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
+    under = world.state.hold
+    assert under is not None
+    commands.hold("vision", "key-2", "bo", HoldBody(reason="incident"))
+    with pytest.raises(Conflict, match=r"is not in force, a hold by bo is \(incident\)"):
+        commands.resume("vision", "key-3", "ana", ResumeBody(reason="audited", hold=under.id))
+    assert world.state.hold is not None
+    assert world.state.hold.under == under
+
+
+def test_a_hold_set_while_a_resume_is_written_is_not_lifted_by_it() -> None:
+    world = released()
+    commands = world.commands()
+    commands.hold("vision", "key-1", "ana", HoldBody(reason="a demo is on"))
+    seen = world.state.hold
+    assert seen is not None
+
+    def another_came_first(name: str) -> None:
+        commands.resume(name, "key-2", "ana", ResumeBody(reason="the demo is over"))
+        commands.hold(name, "key-3", "cy", HoldBody(reason="INCIDENT"))
+
+    world.ledgers.on_conflict = another_came_first
+    world.ledgers.fail_next(Fault.CONFLICT)
+    with pytest.raises(Conflict, match="a hold by cy is"):
+        commands.resume("vision", "key-4", "bo", ResumeBody(reason="the demo is over", hold=seen.id))
+    assert world.state.hold is not None
+    assert world.state.hold.author == "cy"
+    assert "key-4" not in world.state.requests
+
+
+def test_a_resume_that_was_taken_is_no_conflict_when_it_is_repeated() -> None:
+    world = released()
+    commands = world.commands()
+    commands.hold("vision", "key-1", "ana", HoldBody(reason="a demo is on"))
+    hold = world.state.hold
+    assert hold is not None
+    lift = ResumeBody(reason="the demo is over", hold=hold.id)
+    commands.resume("vision", "key-2", "bo", lift)
+    commands.hold("vision", "key-3", "cy", HoldBody(reason="INCIDENT"))
+    assert commands.resume("vision", "key-2", "bo", lift).message == "recorded; no release was planned for it"
+    assert world.state.hold is not None
+    with pytest.raises(Reused):
+        commands.resume("vision", "key-2", "bo", ResumeBody(reason="the demo is over"))
+
+
+def test_a_resume_that_names_no_hold_is_known_by_what_earlier_builds_wrote_of_it() -> None:
+    world = released()
+    commands = world.commands()
+    commands.hold("vision", "key-1", "ana", HoldBody(reason="a demo is on"))
+    commands.resume("vision", "key-2", "ana", ResumeBody(reason="go on"))
+    assert world.state.fingerprints["key-2"] == "ed9172c1a12e0fb9ed8ef0797bedf525"
 
 
 def test_a_hold_says_what_is_in_the_cluster_already() -> None:

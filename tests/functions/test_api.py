@@ -255,6 +255,22 @@ def test_a_target_that_is_not_held_says_so() -> None:
         assert detail(client.post("targets/vision/resume", WHO), 409) == "vision is not held"
 
 
+def test_a_resume_of_a_hold_that_another_has_taken_the_place_of_is_refused() -> None:
+    world = held()
+    with api(world) as client:
+        seen = client.get("targets/vision/resume").json()["hold"]["id"]
+        assert client.post("targets/vision/resume", WHO).status_code == 202
+        assert client.post("targets/vision/hold", {"reason": "INCIDENT", "author": "cy"}).status_code == 202
+        late = {"reason": "the look is over", "author": "bo", "hold": seen}
+        words = detail(client.post("targets/vision/resume", late), 409)
+        assert f"the hold '{seen}' is not in force, a hold by cy is (INCIDENT), whose id is " in words
+        again = client.get("targets/vision/resume").json()["hold"]["id"]
+        assert again in words
+        assert client.post("targets/vision/resume", {**late, "hold": again}).status_code == 202
+        assert detail(client.post("targets/vision/resume", {**late, "hold": again}), 409) == "vision is not held"
+        assert "at `$.hold`" in detail(client.post("targets/vision/resume", {**WHO, "hold": 5}), 400)
+
+
 # -- hold ----------------------------------------------------------------------------------------------------------
 
 
