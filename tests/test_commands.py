@@ -38,7 +38,7 @@ def test_a_repeated_command_and_a_repeated_event_change_nothing():
         ),
         (ReleaseBody(reason="x", app=f"sha256:{'0' * 64}"), NotFound, "no app image with digest sha256:000"),
     ],
-    ids=["unknown release", "already live", "if_live race", "two ways at once", "unknown digest"],
+    ids=["unknown release", "already live", "another release is live", "two ways at once", "unknown digest"],
 )
 def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error, message):
     world = released()

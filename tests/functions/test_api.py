@@ -10,6 +10,7 @@ import pytest
 from localcloud.functions_host.keys import Keys
 from shipmate.commands import REFUSAL_KEPT, HoldBody
 from shipmate.core.ledger import HoldSet, Phase, Refused
+from tests.fakes.ledgers import Fault
 from tests.functions.in_process import KEYS, Client, api, signed_in
 from tests.functions.test_function_app import HTTP
 from tests.world import TARGET, World, released
@@ -299,6 +300,29 @@ def test_a_scope_that_there_is_not_is_refused() -> None:
         reply = client.post("targets/vision/hold", {**WHO, "scope": "weekend"})
     assert "Invalid enum value 'weekend' - at `$.scope`" in detail(reply, 400)
     assert world.state.hold is None
+
+
+# -- if_live -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [("releases", {"release": "r-1"}), ("rollback", {"to": "r-1"}), ("hold", {}), ("resume", {})],
+    ids=["releases", "rollback", "hold", "resume"],
+)
+def test_a_command_is_refused_if_another_release_goes_live_while_it_is_written(verb: str, body: dict[str, Any]) -> None:
+    world = released("1.1")
+    if verb == "resume":
+        world.commands().hold("vision", "key-0", "ana", HoldBody(reason="an audit of the models", scope="model"))
+    asked = {**WHO, **body, "if_live": "r-2"}
+    with api(world) as client:
+        assert client.post(f"targets/vision/{verb}", {**asked, "dry_run": True}).status_code == 200
+        world.ledgers.on_conflict = lambda _: world.ship(world.push_app("2.4.0"))
+        world.ledgers.fail_next(Fault.CONFLICT)
+        reply = client.post(f"targets/vision/{verb}", asked, Idempotency_Key="key-1")
+        assert detail(reply, 409) == "you asked for this while r-2 is live, and r-3 is; look again, then decide"
+        detail(client.get("targets/vision/requests/key-1"), 404)
+    assert "key-1" not in {getattr(entry, "request", None) for entry in world.ledgers.history("vision")}
 
 
 # -- idempotency keys ----------------------------------------------------------------------------------------------
