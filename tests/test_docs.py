@@ -212,3 +212,13 @@ def test_every_test_that_a_document_names_is_there() -> None:
     there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
     assert named, "docs/semantics.md names the tests that hold its promises"
     assert named <= there, f"renamed or gone: {sorted(named - there)}"
+
+
+def test_every_promise_says_why_and_what_holds_it() -> None:
+    text = (ROOT / "docs" / "semantics.md").read_text()
+    promises, not_promised, _ = text.partition("\n## Not promised\n")
+    sections = [section.partition("\n") for section in promises.split("\n## ")[1:]]
+    assert not_promised
+    assert len(sections) > 10
+    assert [title for title, _, words in sections if not re.search(r"^\*Why:\* \w", words, re.MULTILINE)] == []
+    assert [title for title, _, words in sections if not re.search(r"^\*Held by:\* \S", words, re.MULTILINE)] == []
