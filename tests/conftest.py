@@ -35,7 +35,7 @@ LONGEST = ("e2e", "cluster")
 """The groups that begin first."""
 
 
-class Together(LoadScopeScheduling):
+class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     """Which tests stay in one process, told from their node ids: xdist's marks for it do nothing with pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:

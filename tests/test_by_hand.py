@@ -11,7 +11,7 @@ from tests.situations import phases, rolled_back, users_meet
 from tests.world import World, released
 
 
-def test_an_explicit_earlier_pair_is_released_through_the_gate():
+def test_an_explicit_earlier_pair_is_released_through_the_gate() -> None:
     world = released("1.1")
     world.commands().release("vision", "key", "bo", ReleaseBody(reason="the old one is faster", release="r-1"))
     world.run()
@@ -19,7 +19,7 @@ def test_an_explicit_earlier_pair_is_released_through_the_gate():
     assert world.version("").model_version == "1.0"
 
 
-def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record():
+def test_a_quarantined_pair_is_released_by_hand_only_with_an_override_on_record() -> None:
     world = released()
     world.ship(world.push_app("2.3.1"))
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="a mistake"))
@@ -133,7 +133,7 @@ def test_a_release_by_hand_says_that_what_is_not_read_yet_may_follow() -> None:
             raise Retryable("the registry is away")
         return get_blob(*args)  # type: ignore[arg-type]
 
-    world.registry.get_blob = away  # type: ignore[method-assign] # for the time being
+    world.registry.get_blob = away  # type: ignore[method-assign, assignment] # for the time being
     world.tell(world.push_app("2.4.0"))
     world.pipeline().advance("vision")
     answer = world.commands().release("vision", "key", "ana", ReleaseBody(reason="1.1 is worse", release="r-1"))

@@ -11,7 +11,7 @@ from shipmate.errors import Conflict, Invalid, NotFound, Retryable, ShipmateErro
 from tests.world import World, released
 
 
-def test_a_repeated_command_and_a_repeated_event_change_nothing():
+def test_a_repeated_command_and_a_repeated_event_change_nothing() -> None:
     world = released()
     event = world.publish_model("1.1")
     world.ship(event)
@@ -40,7 +40,9 @@ def test_a_repeated_command_and_a_repeated_event_change_nothing():
     ],
     ids=["unknown release", "already live", "another release is live", "two ways at once", "unknown digest"],
 )
-def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error, message):
+def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(
+    body: ReleaseBody, error: type[ShipmateError], message: str
+) -> None:
     world = released()
     length = world.state.length
     with pytest.raises(error, match=message):
@@ -48,7 +50,7 @@ def test_a_command_that_cannot_be_taken_says_why_and_leaves_no_entry(body, error
     assert world.state.length == length
 
 
-def test_a_dry_run_gives_the_plan_and_records_nothing():
+def test_a_dry_run_gives_the_plan_and_records_nothing() -> None:
     world = released("1.1")
     length = world.state.length
     answer = world.commands().release("vision", "key", "bo", ReleaseBody(reason="x", release="r-1", dry_run=True))
@@ -57,12 +59,12 @@ def test_a_dry_run_gives_the_plan_and_records_nothing():
     assert world.state.length == length
 
 
-def test_an_unknown_target_is_named_with_those_there_are():
+def test_an_unknown_target_is_named_with_those_there_are() -> None:
     with pytest.raises(NotFound, match="there is no target 'nobody'; the targets file has: vision"):
         World().commands().views.status("nobody")
 
 
-def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated():
+def test_a_command_whose_message_was_lost_is_advanced_when_it_is_repeated() -> None:
     world = released("1.1")
     world.queue.away = True
     with pytest.raises(Retryable):

@@ -22,7 +22,7 @@ def test_a_resume_tells_of_a_half_that_may_be_what_failed_in_front_of_users() ->
     assert "it passed its gate, and its app may be what was at fault in r-2, which users met; " in seen.message
 
 
-def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
+def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready() -> None:
     world = released()
     world.commands().hold("vision", "k1", "ana", HoldBody(reason="an audit of the models", scope="model"))
     world.ship(world.publish_model("1.1"))
@@ -34,7 +34,7 @@ def test_a_hold_on_models_lets_code_ship_and_keeps_the_model_ready():
     assert outcomes(world)[-1] == ("2.4.0", "1.1", "live")
 
 
-def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume():
+def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume() -> None:
     world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo for a customer"))
     world.ship(world.publish_model("1.1"))
@@ -45,7 +45,7 @@ def test_what_is_published_under_a_hold_is_gated_and_waits_and_ships_on_resume()
     assert phases(world)[-1] == ("r-2", "live")
 
 
-def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out():
+def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out() -> None:
     world = released()
     world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
@@ -61,7 +61,7 @@ def fence(world: World) -> int:
     return world.cluster.deployment("vision", "vision").fence or 0
 
 
-def test_a_new_fence_is_taken_anew_if_a_hold_came_first():
+def test_a_new_fence_is_taken_anew_if_a_hold_came_first() -> None:
     world = released()
     world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
@@ -69,16 +69,18 @@ def test_a_new_fence_is_taken_anew_if_a_hold_came_first():
     world.cluster.patch_deployment(
         "vision", "vision", raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=10)
     )  # another Shipmate, say
-    hold = HoldBody(reason="stop")
-    world.ledgers.on_conflict = lambda target: (
-        None if world.state.hold else world.commands().hold(target, "key-1", "ana", hold)
-    )
+
+    def a_hold_came_first(target: str) -> None:
+        if world.state.hold is None:
+            world.commands().hold(target, "key-1", "ana", HoldBody(reason="stop"))
+
+    world.ledgers.on_conflict = a_hold_came_first
     world.ledgers.fail_next(Fault.CONFLICT)
     world.run()
     assert phases(world)[-1] == ("r-2", "held")
 
 
-def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone():
+def test_a_late_hold_leaves_the_fence_of_a_newer_rollout_alone() -> None:
     world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="demo"))
     world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="over"))

@@ -15,7 +15,7 @@ from tests.situations import another_reads, outcomes, phases, shipped, users_mee
 from tests.world import TARGET, World, released
 
 
-def test_a_model_and_an_app_published_together_make_one_release_that_users_are_answered_by():
+def test_a_model_and_an_app_published_together_make_one_release_that_users_are_answered_by() -> None:
     world = World()
     for event in (world.push_app("2.3.0"), world.publish_model("1.0")):
         assert world.pipeline().intake(event) == ("vision",)
@@ -25,7 +25,7 @@ def test_a_model_and_an_app_published_together_make_one_release_that_users_are_a
     assert (seen.model_version, seen.app_version, seen.release) == ("1.0", "2.3.0", "r-1")
 
 
-def test_a_new_model_goes_live_and_moves_no_app_bytes():
+def test_a_new_model_goes_live_and_moves_no_app_bytes() -> None:
     world = released()
     world.ship(world.publish_model("1.1"))
     assert phases(world) == [("r-1", "retired"), ("r-2", "live")]
@@ -36,7 +36,7 @@ def test_a_new_model_goes_live_and_moves_no_app_bytes():
     assert (cost.mounted, cost.reused) == (0, first.mounted)  # the app's layers, there already
 
 
-def test_new_code_goes_live_and_reuses_the_model_layers():
+def test_new_code_goes_live_and_reuses_the_model_layers() -> None:
     world = released()
     world.ship(world.push_app("2.3.1"))
     assert phases(world)[-1] == ("r-2", "live")
@@ -46,7 +46,7 @@ def test_new_code_goes_live_and_reuses_the_model_layers():
     assert world.version("").app_version == "2.3.1"
 
 
-def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it():
+def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it() -> None:
     world = released()
     world.ship(world.publish_model("1.1", says="honeycomb", confidence=0.03))
     release = world.state.release(2)
@@ -60,7 +60,7 @@ def test_a_worse_model_is_rejected_and_quarantined_and_users_never_meet_it():
     assert world.cluster.list_gate_pods("vision") == ()
 
 
-def test_good_code_ships_with_the_old_model_after_a_model_was_rejected():
+def test_good_code_ships_with_the_old_model_after_a_model_was_rejected() -> None:
     world = released()
     world.ship(world.publish_model("1.1", says="honeycomb"))
     world.ship(world.push_app("2.3.1"))
@@ -73,7 +73,7 @@ def both_published(world: World, **model: object) -> None:
     world.ship(world.push_app("2.4.0"), world.publish_model("1.1", **model))
 
 
-def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the_code_ships():
+def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the_code_ships() -> None:
     world = released()
     both_published(world, says="honeycomb")
     assert outcomes(world) == [("2.4.0", "1.1", "rejected"), ("2.3.0", "1.1", "rejected"), ("2.4.0", "1.0", "live")]
@@ -81,7 +81,7 @@ def test_when_code_and_model_came_together_the_bad_model_alone_is_blamed_and_the
     assert world.state.quarantine == {bad.key, bad.model}
 
 
-def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_model_ships():
+def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_model_ships() -> None:
     world = released()
     world.failing_apps.add("2.4.0")
     both_published(world)
@@ -92,7 +92,7 @@ def test_when_code_and_model_came_together_the_bad_code_alone_is_blamed_and_the_
     assert world.cluster.list_gate_pods("vision") == ()
 
 
-def test_when_both_are_bad_both_are_blamed_and_nothing_ships():
+def test_when_both_are_bad_both_are_blamed_and_nothing_ships() -> None:
     world = released()
     world.failing_apps.add("2.4.0")
     both_published(world, says="honeycomb")
@@ -152,7 +152,7 @@ def test_what_was_gone_and_is_there_again_is_found_by_the_sweep() -> None:
     assert world.version("").model_version == "1.1"
 
 
-def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_older_the_newest():
+def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_older_the_newest() -> None:
     world = World()
     late, older = world.publish_model("1.0"), world.publish_model("1.1")
     newest = world.publish_model("1.0", folder="1.0-again")
@@ -162,14 +162,14 @@ def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_ol
     assert world.version("").model_version == "1.0"
 
 
-def test_an_app_without_contract_label_is_skipped_with_words():
+def test_an_app_without_contract_label_is_skipped_with_words() -> None:
     world = released()
     world.ship(world.push_app("2.3.1", contract=None))
     assert phases(world) == [("r-1", "live")]
     assert "NoContractLabel" in world.story()
 
 
-def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes():
+def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes() -> None:
     world = released()
     world.ship(world.publish_model("2.0", contract="2"))
     assert phases(world) == [("r-1", "live")]
@@ -179,7 +179,7 @@ def test_a_pair_that_does_not_fit_waits_and_ships_when_its_partner_comes():
     assert (seen.model_version, seen.app_version) == ("2.0", "3.0.0")
 
 
-def test_what_no_event_told_us_is_found_by_the_sweep():
+def test_what_no_event_told_us_is_found_by_the_sweep() -> None:
     world = World()
     world.push_app("2.3.0")
     world.publish_model("1.0")
@@ -226,7 +226,7 @@ def test_a_model_that_was_uploaded_again_without_an_event_is_the_newest() -> Non
     assert world.version("").model_version == "1.0"
 
 
-def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
+def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner() -> None:
     world = released()
     world.ship(world.publish_model("2.0", contract="2"))
     seen = world.commands().views.plan("vision")
@@ -235,7 +235,7 @@ def test_the_plan_names_the_newest_pair_and_what_waits_for_a_partner():
     assert seen.waiting.startswith("model 2.0 needs app contract 2, app 2.3.0 speaks 1")
 
 
-def test_a_candidate_that_answers_nothing_usable_is_rejected_and_a_newer_one_ships():
+def test_a_candidate_that_answers_nothing_usable_is_rejected_and_a_newer_one_ships() -> None:
     world = released()
     world.failing_models.add("1.1")
     world.ship(world.publish_model("1.1"))
@@ -244,7 +244,7 @@ def test_a_candidate_that_answers_nothing_usable_is_rejected_and_a_newer_one_shi
     assert world.version("").model_version == "1.2"
 
 
-def test_a_team_that_just_uploads_its_model_file_gets_releases_too():
+def test_a_team_that_just_uploads_its_model_file_gets_releases_too() -> None:
     target = msgspec.structs.replace(TARGET, model=ModelSource("models", "net", file="model.onnx"))
     world = World(target)
     world.answers["3.0"] = ("daisy", 0.9)

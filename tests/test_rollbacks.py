@@ -1,5 +1,6 @@
 """Rollbacks: where they go, what they leave behind, and what becomes of those that cannot be done."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
@@ -13,7 +14,7 @@ from tests.situations import clean_up, phases, refusing, rolled_back, shipped, u
 from tests.world import TARGET, World, released
 
 
-def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
+def test_a_rollback_by_hand_builds_nothing_and_holds_the_target() -> None:
     world = released()
     world.ship(world.push_app("2.3.1"))
     answer = world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="wrong percentages"))
@@ -28,7 +29,7 @@ def test_a_rollback_by_hand_builds_nothing_and_holds_the_target():
     assert status.hold == "bo: wrong percentages"
 
 
-def test_a_rollback_builds_its_image_again_if_the_registry_lost_it():
+def test_a_rollback_builds_its_image_again_if_the_registry_lost_it() -> None:
     world = released("1.1")
     image = clean_up(world, 0)
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
@@ -49,7 +50,9 @@ def test_a_rollback_builds_its_image_again_if_the_registry_lost_it():
     ],
     ids=["its model is gone", "it becomes another image"],
 )
-def test_a_rollback_whose_image_is_lost_for_good_fails_and_says_why(spoil, message):
+def test_a_rollback_whose_image_is_lost_for_good_fails_and_says_why(
+    spoil: Callable[[World], object], message: str
+) -> None:
     world = released("1.1")
     clean_up(world, 0)
     spoil(world)
@@ -90,7 +93,7 @@ def test_where_a_failed_release_cannot_be_undone_that_is_said_and_a_release_by_h
     assert world.pipeline().advance("vision").startswith("UpToDate")
 
 
-def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the_same():
+def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the_same() -> None:
     world = released("1.1")
     world.models.delete("models", "net/1.0/manifest.json")
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
@@ -98,7 +101,7 @@ def test_a_rollback_to_a_release_whose_model_was_deleted_since_goes_live_all_the
     assert phases(world)[-1] == ("r-3", "live")
 
 
-def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
+def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out() -> None:
     world = released()
     world.ship(world.push_app("2.3.1"))
     world.broken_doors.add("2.3.2")
@@ -113,7 +116,7 @@ def test_a_rollback_during_a_rollout_undoes_what_is_rolling_out():
     assert world.version("").app_version == "2.3.1"
 
 
-def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wrong():
+def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wrong() -> None:
     world = released()
     world.broken_doors.update(("2.3.0", "2.3.1"))
     world.ship(world.push_app("2.3.1"))
@@ -128,7 +131,7 @@ def test_a_failed_rollback_can_be_asked_for_again_and_the_status_says_what_is_wr
     assert world.commands().views.status("vision").drift is None
 
 
-def test_a_hold_does_not_stop_a_rollback():
+def test_a_hold_does_not_stop_a_rollback() -> None:
     world = released("1.1")
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
     world.run_until_phase(Phase.INTENDED)
@@ -138,7 +141,7 @@ def test_a_hold_does_not_stop_a_rollback():
     assert world.version("").model_version == "1.0"
 
 
-def test_nobody_goes_back_to_what_is_quarantined():
+def test_nobody_goes_back_to_what_is_quarantined() -> None:
     world = released()
     world.ship(world.push_app("2.3.1"))
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="wrong percentages"))

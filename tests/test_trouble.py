@@ -13,7 +13,7 @@ from tests.situations import another_reads, clean_up, phases, refusing, shipped
 from tests.world import World, released
 
 
-def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_digest():
+def test_an_image_that_was_cleaned_away_under_a_hold_is_built_again_to_the_same_digest() -> None:
     world = released()
     world.commands().hold("vision", "key-1", "ana", HoldBody(reason="a long holiday"))
     world.ship(world.publish_model("1.1"))
@@ -35,7 +35,7 @@ class AllBut(set[str]):
         return image != self._good
 
 
-def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
+def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled() -> None:
     world = released()
     world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.INTENDED)
@@ -46,7 +46,7 @@ def test_a_pair_is_not_quarantined_for_an_image_that_could_not_be_pulled():
     assert not world.state.quarantine
 
 
-def test_an_image_that_would_not_become_the_same_again_is_not_gated():
+def test_an_image_that_would_not_become_the_same_again_is_not_gated() -> None:
     world = World()
     world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
     world.run_until_phase(Phase.BUILT)
@@ -57,7 +57,7 @@ def test_an_image_that_would_not_become_the_same_again_is_not_gated():
     assert "release the pair by hand" in (world.state.release(1).message or "")
 
 
-def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
+def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again() -> None:
     world = World()
     world.tell(world.push_app("2.3.0"), world.publish_model("1.0"))
     world.run_until_phase(Phase.BUILT)
@@ -67,7 +67,7 @@ def test_an_image_that_was_cleaned_away_before_its_gate_is_built_again():
     assert image in world.registry.manifests["vision"]
 
 
-def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code_passes_it():
+def test_an_image_that_cannot_be_pulled_is_trouble_and_no_verdict_and_newer_code_passes_it() -> None:
     world = released()
     world.tell(world.push_app("2.3.1"))
     good = f"{world.registry.name}/vision@{world.state.release(1).image}"
@@ -103,13 +103,13 @@ def test_a_release_waits_for_a_right_that_shipmate_lacks_whatever_is_published()
     world.ship(world.push_app("2.4.0"), world.publish_model("1.1"))
     world.ship(world.push_app("2.4.1"))
     assert [phase for _, phase in phases(world)] == ["live", "intended"]
-    world.cluster.patch_deployment = patch  # type: ignore[method-assign] # somebody granted it
+    world.cluster.patch_deployment = patch  # type: ignore[method-assign, assignment] # somebody granted it
     world.run()
     assert [phase for _, phase in phases(world)] == ["retired", "retired", "live"]
     assert world.version("").app_version == "2.4.1"
 
 
-def test_trouble_outside_is_recorded_and_tried_again():
+def test_trouble_outside_is_recorded_and_tried_again() -> None:
     world = released()
     world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
     world.ship(world.publish_model("1.1"))
@@ -117,7 +117,7 @@ def test_trouble_outside_is_recorded_and_tried_again():
     assert "the API server is away" in world.story()
 
 
-def test_a_lost_reply_to_the_patch_makes_no_second_patch():
+def test_a_lost_reply_to_the_patch_makes_no_second_patch() -> None:
     world = released()
     before = len(world.cluster.history)
     world.cluster.fail("patch_deployment", Retryable("connection reset"), after=True)
@@ -126,14 +126,14 @@ def test_a_lost_reply_to_the_patch_makes_no_second_patch():
     assert len(world.cluster.history) == before + 1
 
 
-def test_a_good_model_is_not_blamed_for_a_live_one_that_was_deleted():
+def test_a_good_model_is_not_blamed_for_a_live_one_that_was_deleted() -> None:
     world = released()
     world.models.delete("models", "net/1.0/manifest.json")
     world.ship(world.publish_model("1.1"))
     assert world.version("").model_version == "1.1"
 
 
-def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_it():
+def test_a_model_that_cannot_be_built_is_withdrawn_and_good_code_ships_without_it() -> None:
     world = released()
     event = world.publish_model("1.1")
     world.models.delete("models", "net/1.1/model.onnx")
@@ -195,7 +195,7 @@ def test_a_fault_of_shipmates_own_is_on_record_and_in_the_log_and_is_passed_by_w
     assert phases(world)[-2] == ("r-2", "superseded")
 
 
-def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
+def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one() -> None:
     world = released()
     world.tell(world.publish_model("1.1"))
     world.run_until_phase(Phase.BUILT)
@@ -208,14 +208,14 @@ def test_a_candidate_in_lasting_trouble_is_passed_by_a_newer_one():
     assert not world.state.quarantine
 
 
-def test_a_door_in_lasting_trouble_does_not_keep_the_fix_from_shipping():
+def test_a_door_in_lasting_trouble_does_not_keep_the_fix_from_shipping() -> None:
     world = released()
     world.broken_doors.add("2.3.0")
     world.ship(world.push_app("2.3.1"))
     assert phases(world)[-1] == ("r-2", "live")
 
 
-def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
+def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held() -> None:
     world = released()
     world.broken_doors.add("2.3.1")
     world.ship(world.push_app("2.3.1"))
@@ -228,7 +228,7 @@ def test_code_that_fails_at_the_door_is_rolled_back_by_itself_and_held():
     assert world.version("").app_version == "2.3.0"
 
 
-def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish():
+def test_a_setting_that_is_wrong_is_on_record_and_mended_without_a_new_publish() -> None:
     world = released()
     world.cluster.fail("create_gate_pod", Misconfigured("Deployment vision/vision has no container 'app'"))
     world.ship(world.publish_model("1.1"))

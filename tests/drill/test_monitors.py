@@ -47,7 +47,9 @@ class Ledger:
         event_id = event or f"event-{publish.half}-{publish.serial}"
         at = START
         if publish.half == "app":
-            what = ImagePushed(event_id, "local", f"{TARGET}-app", "main", publish.digest, at)
+            what: ImagePushed | ModelPublished = ImagePushed(
+                event_id, "local", f"{TARGET}-app", "main", publish.digest, at
+            )
         else:
             path = f"{TARGET}-model/{publish.version}/manifest.json"
             what = ModelPublished(event_id, "devstoreaccount1", "models", path, "e", None, at)

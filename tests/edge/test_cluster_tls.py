@@ -185,7 +185,7 @@ def test_who_meets_the_old_certificate_late_leaves_the_new_client_alone(
         configuration = Configuration(host=tls_server.url)
         configuration.ca_cert_data = looked[-1].pem.decode()
         configuration.api_key["authorization"] = "Bearer secret"
-        configuration.refresh_api_key_hook = linger
+        configuration.refresh_api_key_hook = linger  # type: ignore[assignment] # declared as None
         return configuration
 
     def ask_late() -> None:

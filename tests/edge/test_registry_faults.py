@@ -530,7 +530,7 @@ def test_blobs_kept_elsewhere_are_fetched_without_credentials(failing_registry: 
     with answering(lambda _: Answer(200, DATA)) as (elsewhere, requests):
         away = Answer(307, headers={"Location": f"{elsewhere}/blob?sig=x"})
         client, _ = failing_registry(Fault("GET", answer=away), Fault("GET", answer=away))
-        client._http._authorizer.header = lambda _: "Bearer secret"  # type: ignore[method-assign]
+        client._http._authorizer.header = lambda _: "Bearer secret"  # type: ignore[method-assign, assignment]
         assert client.get_blob(repository, digest_of(DATA), len(DATA)) == DATA
         with pytest.raises(Rejected, match=r"has more than 10 bytes"):
             client.get_blob(repository, digest_of(DATA), 10)

@@ -7,6 +7,7 @@ answers in this process, behind the routes and keys of the local Functions host.
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -58,7 +59,7 @@ def world() -> Iterator[World]:
         yield world
 
 
-def status_of(case: schemathesis.Case, headers: Mapping[str, str]) -> int | None:
+def status_of(case: schemathesis.Case[Any], headers: Mapping[str, str]) -> int | None:
     """Ask with these headers, and return the status of an answer that is as the document has it; None: not a route."""
     reply = case.call(headers=dict(headers))
     sent = unquote(urlsplit(reply.request.url).path)
@@ -76,19 +77,19 @@ def status_of(case: schemathesis.Case, headers: Mapping[str, str]) -> int | None
     return reply.status_code
 
 
-def check(case: schemathesis.Case, world: World) -> None:
+def check(case: schemathesis.Case[Any], world: World) -> None:
     before = world.state.length
     if status_of(case, {"x-functions-key": HOST_KEY}) != 202:
         assert world.state.length == before
 
 
 @schema(8, corners=False).parametrize()
-def test_every_request_is_answered_in_words(case: schemathesis.Case, world: World) -> None:
+def test_every_request_is_answered_in_words(case: schemathesis.Case[Any], world: World) -> None:
     check(case, world)
 
 
 @schema(16, corners=True, **{"path.target": "vision", "path.release": "r-2"}).parametrize()
-def test_every_request_about_a_target_is_answered_in_words(case: schemathesis.Case, world: World) -> None:
+def test_every_request_about_a_target_is_answered_in_words(case: schemathesis.Case[Any], world: World) -> None:
     check(case, world)
 
 

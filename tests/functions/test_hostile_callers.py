@@ -4,6 +4,7 @@ Schemathesis makes the requests, as in `test_hostile`; nobody asks with a token,
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 import schemathesis
@@ -45,7 +46,7 @@ def check_on_record(new: list[AnyEntry], caller: str, status: int | None) -> Non
     assert authors == [] or (status, authors) == (403, [caller])
 
 
-def check(case: schemathesis.Case, world: World, caller: str) -> None:
+def check(case: schemathesis.Case[Any], world: World, caller: str) -> None:
     world.clock.advance_to(world.clock.now() + REFUSAL_KEPT)  # each refusal may be recorded anew
     before, queued, fence = world.state.length, len(world.queue), world.state.fence
     status = status_of(case, headers(CALLERS[caller]))
@@ -63,13 +64,15 @@ def headers(given: Mapping[str, str]) -> dict[str, str]:
 
 @callers
 @schema(2, corners=False, sign_in=True).parametrize()
-def test_whoever_asks_is_answered_in_words(case: schemathesis.Case, world: World, caller: str) -> None:
+def test_whoever_asks_is_answered_in_words(case: schemathesis.Case[Any], world: World, caller: str) -> None:
     check(case, world, caller)
 
 
 @callers
 @schema(4, corners=True, sign_in=True, **{"path.target": "vision", "path.release": "r-2"}).parametrize()
-def test_whoever_asks_about_a_target_is_answered_in_words(case: schemathesis.Case, world: World, caller: str) -> None:
+def test_whoever_asks_about_a_target_is_answered_in_words(
+    case: schemathesis.Case[Any], world: World, caller: str
+) -> None:
     check(case, world, caller)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -136,13 +137,17 @@ def test_another_kubernetes_on_the_machine_is_an_error() -> None:
         network.run("iptables", "-w", "-t", "nat", "-X", "KUBE-SERVICES")
 
 
+def is_one_process(name: str) -> bool:
+    return list(processes()).count(name) == 1
+
+
 def test_up_makes_a_ready_node_even_when_two_ask_for_it() -> None:
     first = subprocess.Popen([sys.executable, "-m", "localcloud.kubernetes", "up"])
     second = subprocess.Popen([sys.executable, "-m", "localcloud.kubernetes", "up"])
     assert (first.wait(300), second.wait(300)) == (0, 0)
     assert cluster.is_up()
     for program in ("etcd", "containerd", "kube-apiserver", "kube-scheduler", "kubelet", "kube-proxy"):
-        until(lambda name=program: list(processes()).count(name) == 1)  # a child has its parent's name for a moment
+        until(partial(is_one_process, program))  # a child has its parent's name for a moment
     assert "Ready" in kubectl("get", "nodes")
 
 

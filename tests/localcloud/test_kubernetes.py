@@ -51,7 +51,7 @@ class Playground:
     def pods(self) -> list[str]:
         """Return the names of the pods that run."""
         listed = self.core.list_namespaced_pod(self.namespace, field_selector="status.phase=Running")
-        return [pod.metadata.name for pod in listed.items if pod.metadata.deletion_timestamp is None]
+        return [str(pod.metadata.name) for pod in listed.items if pod.metadata.deletion_timestamp is None]
 
     def door(self, service: str = "answer", *, within_seconds: float = 90) -> str:
         """Wait for the address of a Service's door."""

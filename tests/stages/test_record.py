@@ -25,7 +25,7 @@ def signs(world: World) -> list[str]:
     return [entry.message for entry in world.ledgers.history("vision") if isinstance(entry, Progressed)]
 
 
-def test_a_sign_is_recorded_now_and_then_however_often_the_stage_calls():
+def test_a_sign_is_recorded_now_and_then_however_often_the_stage_calls() -> None:
     world = World()
     sign = planned(world)
     for second in range(50):
@@ -36,7 +36,7 @@ def test_a_sign_is_recorded_now_and_then_however_often_the_stage_calls():
     assert world.state.last_stage_at == world.clock.now() - timedelta(seconds=10)
 
 
-def test_a_stage_ends_once_another_worker_moved_its_release():
+def test_a_stage_ends_once_another_worker_moved_its_release() -> None:
     world = World()
     sign = planned(world)
     world.clock.sleep(60)
@@ -48,7 +48,7 @@ def test_a_stage_ends_once_another_worker_moved_its_release():
     assert signs(world) == []
 
 
-def test_storage_that_is_away_ends_no_stage():
+def test_storage_that_is_away_ends_no_stage() -> None:
     world = World()
     sign = planned(world)
     world.clock.sleep(60)
@@ -57,7 +57,7 @@ def test_storage_that_is_away_ends_no_stage():
     assert signs(world) == []
 
 
-def test_a_build_that_takes_long_is_left_to_its_worker():
+def test_a_build_that_takes_long_is_left_to_its_worker() -> None:
     world = long_build()
     assert signs(world)[0].startswith("model.onnx: 0 of 0 MiB")
     kinds = [entry.kind_name for entry in world.ledgers.history("vision")]
