@@ -22,11 +22,13 @@ from shipmate.stages import build, gate, graft, resolve, rollout, verify
 from tests.sim import hosts, ledgers, planted
 from tests.sim.invariants import Violation, check
 from tests.sim.ledgers import FastLedgers
+from tests.sim.plans import REAL_STORE
 from tests.sim.simulation import simulate
 from tests.sim.world import SimModels
 
 SEEDS = 2000
 """Each mutant is found by one of so many."""
+ON_REAL_STORE = range(REAL_STORE.start, SEEDS, REAL_STORE.step)
 CLASSES = {
     1: "an effect is done and its outcome is not recorded",
     2: "an append is applied, its reply is lost, and it is appended again",
@@ -127,12 +129,9 @@ MUTANTS = (
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
     Mutant("what cannot succeed is tried for ever", 10, ((gate, "PATIENCE", 1_000_000),)),
     Mutant("what is in trouble is waited for", 10, ((plan, "_is_stuck", lambda state, release: False),)),
-    Mutant("a segment is rolled without a seal", 11, ((LedgerStore, "_write", planted.unsealed),), range(7, SEEDS, 8)),
+    Mutant("a segment is rolled without a seal", 11, ((LedgerStore, "_write", planted.unsealed),), ON_REAL_STORE),
     Mutant(
-        "a segment is sealed without a condition",
-        11,
-        ((ledgers.Blobs, "append", planted.seal_anyway),),
-        range(7, SEEDS, 8),
+        "a segment is sealed without a condition", 11, ((ledgers.Blobs, "append", planted.seal_anyway),), ON_REAL_STORE
     ),
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
     Mutant("a blob is as old as its metadata", 13, ((SimModels, "touch", planted.touch_as_if_written),)),
