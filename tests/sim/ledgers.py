@@ -118,14 +118,17 @@ class Blobs:
         """Append, as Append Block with `x-ms-blob-condition-appendpos` does."""
         if name not in self.data:
             raise _quick(ResourceNotFoundError, f"there is no blob {name}", 404)
-        if data == b'{"kind":"sealed"}\n':
+        is_seal = data == b'{"kind":"sealed"}\n'
+        if is_seal:
             actors = self.seals.setdefault(name, set())
             actors.add(self._hub.actor.name if self._hub.actor else "")
             self._hub.reached.add("a segment is rolled")
             if len(actors) > 1:
                 self._hub.reached.add("two workers roll the same segment")
         if len(self.data[name]) != position:
-            self._hub.reached.add("somebody else appends first")
+            is_own = not is_seal and self.data[name].startswith(data, position)
+            found = "an append finds its own entry behind a 412" if is_own else "somebody else appends first"
+            self._hub.reached.add(found)
             raise _quick(HttpResponseError, "the append position condition was not met", 412)
         self.data[name] += data
         self.writes += 1

@@ -18,7 +18,7 @@ from shipmate.core import fold, intake, pairs, plan
 from shipmate.core.ledger import IllegalStep, Live, Planned, State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.pipeline import Pipeline
-from shipmate.stages import build, gate, graft, resolve, rollout, verify
+from shipmate.stages import build, gate, graft, record, resolve, rollout, verify
 from tests.sim import hosts, ledgers, planted
 from tests.sim.invariants import Violation, check
 from tests.sim.ledgers import FastLedgers
@@ -41,6 +41,7 @@ CLASSES = {
     9: "an event is acknowledged before it is recorded",
     10: "work goes on for ever and gets nowhere",
     11: "two workers roll a segment",
+    12: "what is read is older than what was written",
     13: "an older version ships",
     14: "a change is missed",
     15: "what ships was not judged itself",
@@ -52,8 +53,7 @@ CLASSES = {
     21: "a clock that is wrong decides",
     22: "the sweep and people's wishes race with everything else",
 }
-"""Classes of faults, as found in other controllers. One more is known, stale reads (12): they do no harm by themselves
-where every write is conditional."""
+"""Classes of faults, as found in other controllers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +102,18 @@ MUTANTS = (
     Mutant(
         "a decision is recorded whatever came in between", 2, ((pipeline, "append", planted.append_what_was_decided),)
     ),
+    Mutant(
+        "the store appends again what it finds behind a 412",
+        2,
+        ((LedgerStore, "_write", planted.append_own_again_in_the_store),),
+        ON_REAL_STORE,
+    ),
+    Mutant(
+        "the store takes another's entry for its own",
+        2,
+        ((LedgerStore, "_is_written", planted.whatever_is_behind_is_own),),
+        ON_REAL_STORE,
+    ),
     Mutant("appends compare with nothing", 3, ((FastLedgers, "append", planted.append_anyway),)),
     Mutant(
         "patches have no fence",
@@ -129,9 +141,20 @@ MUTANTS = (
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
     Mutant("what cannot succeed is tried for ever", 10, ((gate, "PATIENCE", 1_000_000),)),
     Mutant("what is in trouble is waited for", 10, ((plan, "_is_stuck", lambda state, release: False),)),
+    Mutant(
+        "an append that came too late is tried again as it is",
+        10,
+        tuple((place, "append", planted.append_to_what_was_read_first) for place in (pipeline, commands, record)),
+    ),
     Mutant("a segment is rolled without a seal", 11, ((LedgerStore, "_write", planted.unsealed),), ON_REAL_STORE),
     Mutant(
         "a segment is sealed without a condition", 11, ((ledgers.Blobs, "append", planted.seal_anyway),), ON_REAL_STORE
+    ),
+    Mutant(
+        "every second read of a ledger is of what was read before",
+        12,
+        ((LedgerStore, "read", planted.read_what_was_read_before),),
+        ON_REAL_STORE,
     ),
     Mutant("the newest model is the one that came last", 13, ((fold, "_published", lambda half: 0),)),
     Mutant("a blob is as old as its metadata", 13, ((SimModels, "touch", planted.touch_as_if_written),)),
