@@ -1,11 +1,13 @@
 """From a failing seed to a small history that fails alike: fewer targets, happenings and faults, and no chance left.
 
 First smaller worlds near the seed are tried (one target, few publishes); then the run is written down as a scenario,
-and happenings, faults and other troubles are left out one half, one quarter, … at a time as long as it fails.
+what is special in its setting is made plain, happenings, faults and other troubles are left out one half, one quarter,
+… at a time, and what is special in a happening is made plain, as long as it fails.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,12 +15,15 @@ import msgspec
 from tests.sim.faults import Faults
 from tests.sim.invariants import Violation, check
 from tests.sim.memory import many_runs
-from tests.sim.plans import drawn
+from tests.sim.plans import Happening, Setting, drawn
 from tests.sim.scenario import FOLDER, ListedFault, Scenario, save, simulation
 from tests.sim.simulation import Simulation
 
 NEAR = 300
 """How many seeds are searched for one that fails alike with less."""
+_PLAIN_SETTING = ("targets", "segment_entries", "guarded", "most_deliveries", "skews")
+_PLAIN_HAPPENING = ("target", "contract", "quality", "folder", "deliveries", "again", "to", "override", "if_live")
+"""The fields that are given their defaults where the failure does not need what they are."""
 
 
 def failure(run: Simulation) -> str | None:
@@ -88,7 +93,10 @@ def smallest(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
         return msgspec.structs.replace(scenario, **changes)  # type: ignore[arg-type] # fields of a scenario
 
     while True:
-        before = _size(scenario)
+        before = scenario
+        setting = _plainest(scenario.setting, _PLAIN_SETTING, lambda plain: fails(with_changes(setting=plain)))
+        setting = _without_skews(setting, lambda right: fails(with_changes(setting=right)))
+        scenario = with_changes(setting=setting)
         if scenario.jitter is not None and fails(with_changes(jitter=None)):
             scenario = with_changes(jitter=None)
         scenario = with_changes(
@@ -97,12 +105,44 @@ def smallest(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
         scenario = with_changes(faults=_fewest(scenario.faults, lambda left: fails(with_changes(faults=left))))
         chances = _fewest(tuple(scenario.chances.items()), lambda left: fails(with_changes(chances=dict(left))))
         scenario = with_changes(chances=dict(chances))
-        if _size(scenario) == before:
+        scenario = with_changes(
+            happenings=_plain(scenario.happenings, lambda plain: fails(with_changes(happenings=plain)))
+        )
+        if scenario == before:
             return scenario
 
 
-def _size(scenario: Scenario) -> tuple[int, int, int, bool]:
-    return len(scenario.happenings), len(scenario.faults), len(scenario.chances), scenario.jitter is not None
+def _without_skews(setting: Setting, fails: Callable[[Setting], bool]) -> Setting:
+    """Return the setting with as many right clocks as can be."""
+    for host in range(len(setting.skews)):
+        right = msgspec.structs.replace(setting, skews=_replaced(setting.skews, host, 0.0))
+        if setting.skews[host] and fails(right):
+            setting = right
+    return setting
+
+
+def _plain(happenings: tuple[Happening, ...], fails: Callable[[tuple[Happening, ...]], bool]) -> tuple[Happening, ...]:
+    """Return the happenings without what is special in each of them."""
+    for place, happening in enumerate(happenings):
+        put = partial(_replaced, happenings, place)
+        happenings = put(_plainest(happening, _PLAIN_HAPPENING, lambda plain, put=put: fails(put(plain))))
+    return happenings
+
+
+def _replaced[Item](items: tuple[Item, ...], place: int, item: Item) -> tuple[Item, ...]:
+    return (*items[:place], item, *items[place + 1 :])
+
+
+def _plainest[Described: Setting | Happening](
+    described: Described, fields: Sequence[str], fails: Callable[[Described], bool]
+) -> Described:
+    """Return what is described with each field at its default that can be."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(described)}
+    for field in fields:
+        plain = msgspec.structs.replace(described, **{field: defaults[field]})
+        if plain != described and fails(plain):
+            described = plain
+    return described
 
 
 def _fewest[Item](items: Sequence[Item], fails: Callable[[tuple[Item, ...]], bool]) -> tuple[Item, ...]:
