@@ -103,7 +103,7 @@ class TargetRun:
     truth: Truth
     replayed: tuple[AnyEntry, ...]  # entries that a replay of all events and messages added after the end
     replayed_effects: tuple[str, ...]  # patches, pods, uploads that the replay caused
-    swept: tuple[AnyEntry, ...] = ()  # where the timer never ran: entries that one sweep added after all was settled
+    swept: tuple[AnyEntry, ...] = ()  # where the timer never ran: entries that sweeps added after all was settled
     trouble_until: int = 0  # how many entries were there when what was in trouble for good was mended
 
 
