@@ -17,15 +17,18 @@ from shipmate.core.ledger import (
     IgnoredEvent,
     Intended,
     Live,
+    ModelHalf,
     Planned,
     Received,
     Rejected,
     Requested,
+    Resolved,
     Resumed,
     Skipped,
     Superseded,
     Waiting,
 )
+from shipmate.core.refs import Digest
 from tests.sim.faults import Operation
 from tests.sim.history import History, TargetRun
 from tests.sim.hub import Actor, Hub
@@ -166,6 +169,7 @@ class _Reader:
         self._planned: dict[int, Planned] = {}
         self._last: dict[int, type[AnyEntry]] = {}  # release → kind of its last entry
         self._waiting: set[str] = set()
+        self._paths: dict[Digest, str] = {}  # model → the blob that made it known
         self._hold: HoldSet | None = None
         for entry in run.entries:
             name = _PLAIN.get(type(entry))
@@ -244,10 +248,16 @@ class _Reader:
         if entry.override:
             self.found.add("a quarantined pair is released by override")
 
+    def resolved(self, entry: Resolved) -> None:
+        if isinstance(entry.half, ModelHalf):
+            self._paths[entry.half.digest] = entry.half.path
+
     def skipped(self, entry: Skipped) -> None:
-        name = _SKIPPED.get(entry.reason)
+        name, half = _SKIPPED.get(entry.reason), entry.half
         if name is not None:
             self.found.add(name)
+        if entry.reason == "Quarantined" and isinstance(half, ModelHalf) and half.path != self._paths.get(half.digest):
+            self.found.add("a quarantined model is uploaded under another name")
 
 
 _PLAIN: dict[type, str] = {
@@ -257,7 +267,6 @@ _PLAIN: dict[type, str] = {
 }
 _SKIPPED = {
     "Stale": "a tag moves before its event is read",
-    "Quarantined": "a quarantined model is uploaded under another name",
     "Duplicate": "the same bytes are published again",
 }
 _READ: dict[type, Callable[[_Reader, Any], None]] = {
@@ -273,5 +282,6 @@ _READ: dict[type, Callable[[_Reader, Any], None]] = {
     Live: _Reader.live,
     Superseded: _Reader.superseded,
     Requested: _Reader.requested,
+    Resolved: _Reader.resolved,
     Skipped: _Reader.skipped,
 }
