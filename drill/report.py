@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from shipmate.core.ledger import Live, Planned, Received, Superseded
 REPORT = Path(".drill/report.json")
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- drill: begin -->", "<!-- drill: end -->"
+BESIDE_A_PEER = re.compile(r"^\| Shipmate, this drill \|.*$", re.MULTILINE)
 FINDINGS_KEPT = 50
 
 
@@ -230,13 +232,28 @@ def markdown(report: dict[str, Any]) -> str:
     )
 
 
+def beside_a_peer(report: dict[str, Any]) -> str:
+    """Return Shipmate's row of the table that has a peer in it."""
+    found = {name: verdict["count"] for name, verdict in report["verdicts"].items()}
+    wrong = found["released twice"] + found["moved backwards"]
+    told_again = f"see above: {wrong} findings" if wrong else "changes nothing"
+    acknowledged = report["figures"]["deliveries_acknowledged"]
+    return f"| Shipmate, this drill | {acknowledged:,} | {found['lost']:,} | {told_again} |"
+
+
 def write_docs(report: dict[str, Any], page: Path = PAGE) -> None:
-    """Put the table into the documents, between its two marks. Raises ValueError if they are not there."""
+    """Put the table into the documents, between its two marks, and the row beside a peer in the place of the last one.
+
+    Raises ValueError if the marks or the row are not there.
+    """
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no lines {BEGIN} and {END}: put them where the table belongs")
+    after, rows_beside = BESIDE_A_PEER.subn(beside_a_peer(report), after)
+    if rows_beside != 1:
+        raise ValueError(f"{page} has {rows_beside} rows | Shipmate, this drill | behind {END}: it needs one")
     page.write_text(f"{before}{BEGIN}\n{markdown(report)}\n{END}{after}", encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from drill.world import Size
 from localcloud.demo.users import Count
 from tests.drill.test_monitors import TARGET, good
 
+PEER = "| a peer | 63 | 62 | moves back |\n"
 SEEN = Seen(first_seconds=20.0, seconds=60.0, converged_seconds=30.0, publish_again=2, watch_gaps=0)
 
 
@@ -83,13 +84,28 @@ def test_the_report_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_table_takes_its_place_in_the_page(tmp_path: Path) -> None:
     page = tmp_path / "reliability.md"
-    page.write_text(f"before\n{reports.BEGIN}\nan old table\n{reports.END}\nafter\n")
+    page.write_text(
+        f"before\n{reports.BEGIN}\nan old table\n{reports.END}\nafter\n{PEER}| Shipmate, this drill | 1 | 1 |\n"
+    )
     reports.write_docs(report().as_json(), page)
     text = page.read_text()
     assert text.startswith(f"before\n{reports.BEGIN}\nMeasured by `make drill` on one machine with ")
-    assert text.endswith(f"\n{reports.END}\nafter\n")
+    assert text.endswith(f"\n{reports.END}\nafter\n{PEER}| Shipmate, this drill | 5 | 0 | changes nothing |\n")
     assert "an old table" not in text
     assert "| lost | **0** | 6 publishes |" in text
+
+
+def test_a_drill_that_moved_something_back_says_so_beside_the_peer() -> None:
+    row = reports.beside_a_peer(report(seen=replace(SEEN, watch_gaps=1)).as_json())
+    assert row == "| Shipmate, this drill | 5 | 0 | see above: 1 findings |"
+
+
+def test_a_page_without_the_peers_table_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "reliability.md"
+    page.write_text(f"{reports.BEGIN}\nan old table\n{reports.END}\n")
+    with pytest.raises(ValueError, match="has 0 rows"):
+        reports.write_docs(report().as_json(), page)
+    assert "an old table" in page.read_text()
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
