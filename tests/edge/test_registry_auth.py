@@ -1,28 +1,21 @@
 """How the client proves who it is: to a real registry that wants signed tokens, and to stand-ins for Azure's."""
 
-import base64
 import json
 import re
-import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import jwt
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 from azure.identity import DefaultAzureCredential
-from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localcloud import registry as registries
 from shipmate.core.image import OCI_MANIFEST, Descriptor
 from shipmate.core.refs import digest_of
 from shipmate.edge.registry import Registry
@@ -31,8 +24,9 @@ from shipmate.errors import NotAllowed, Retryable
 from shipmate.ports import Copied
 from shipmate.stages.graft import InMemory
 from tests.fakes.app_images import AppImage
-from tests.fakes.certificates import self_signed
+from tests.fakes.guarded_registry import Guarded, guarded_registry
 from tests.fakes.http_servers import Answer, Seen, answering
+from tests.localcloud.functions_host_process import free_port
 
 # -- challenges
 
@@ -82,68 +76,10 @@ def test_a_password_is_not_shown() -> None:
 # -- a real registry with a real token server
 
 
-class TokenServer:
-    """Hands out tokens as the token specification says, signed with a key of its own."""
-
-    service, issuer = "test-registry", "test-issuer"
-
-    def __init__(self, folder: Path) -> None:
-        self.key, certificate = self_signed()
-        self.certificates = folder / "tokens.pem"
-        self.certificates.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.chain = [base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()]
-        self.life = 300
-        self.may: Callable[[str], bool] = lambda _scope: True
-        self.password: str | None = None
-
-    def answer(self, seen: Seen) -> Answer:
-        if self.password is not None and seen.headers.get("Authorization") != Password("ann", self.password).header:
-            return Answer(401, b"who are you")
-        query = parse_qs(urlsplit(seen.path).query)
-        scopes = [scope for scope in query.get("scope", []) if self.may(scope)]
-        access = [
-            {"type": kind, "name": name, "actions": actions.split(",")}
-            for kind, name, actions in (scope.split(":") for scope in scopes)
-        ]
-        now = int(time.time())
-        claims = {
-            "iss": self.issuer,
-            "sub": "shipmate",
-            "aud": query["service"][0],
-            "iat": now,
-            "nbf": now - 5,
-            "exp": now + self.life,
-            "jti": uuid.uuid4().hex,
-            "access": access,
-        }
-        token = jwt.encode(claims, self.key, algorithm="ES256", headers={"x5c": self.chain})
-        return Answer(200, b'{"token": "%s"}' % token.encode())
-
-
-class Guarded:
-    """A registry that lets nobody in without a token."""
-
-    def __init__(self, url: str, tokens: TokenServer, asked: list[Seen]) -> None:
-        self.url = url
-        self.tokens = tokens
-        self.asked = asked
-
-    def scopes(self) -> list[list[str]]:
-        return [parse_qs(urlsplit(seen.path).query).get("scope", []) for seen in self.asked]
-
-
 @pytest.fixture(scope="module")
 def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder = tmp_path_factory.mktemp("guarded")
-    tokens = TokenServer(folder)
-    with answering(tokens.answer) as (realm, asked):
-        auth = registries.TokenAuth(f"{realm}/token", tokens.service, tokens.issuer, tokens.certificates)
-        server = registries.Registry(folder, _free_port(), token_auth=auth, name="guarded")
-        program = server.start()
-        try:
-            yield Guarded(server.url, tokens, asked)
-        finally:
-            program.stop()
+    with guarded_registry(tmp_path_factory.mktemp("guarded")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -152,13 +88,6 @@ def guarded(guarded_server: Guarded) -> Guarded:
     tokens = guarded_server.tokens
     tokens.life, tokens.may, tokens.password = 300, lambda _scope: True, None
     return guarded_server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.registry
@@ -469,7 +398,7 @@ def test_no_token_is_an_error_with_the_next_move(
 
 
 def test_a_token_server_that_is_gone_is_retryable() -> None:
-    challenge = {"WWW-Authenticate": f'Bearer realm="http://127.0.0.1:{_free_port()}/token",service="s"'}
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://127.0.0.1:{free_port()}/token",service="s"'}
     with (
         answering(lambda _: Answer(401, headers=challenge)) as (url, _),
         closing(Registry(url)) as client,

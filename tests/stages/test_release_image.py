@@ -19,15 +19,18 @@ from localcloud.setup import ensure_crane
 from shipmate.core.image import OCI_INDEX, OCI_MANIFEST
 from shipmate.core.manifest import MANIFEST_NAME, parse_manifest
 from shipmate.core.refs import Pair, digest_of
+from shipmate.edge import registry_upload
 from shipmate.edge.blobs import BlobModels
 from shipmate.edge.registry import Registry
 from shipmate.stages.graft import Grafted, ModelFolder, graft, resolve_app
 from tests.fakes.app_images import AppImage
-from tests.fakes.http_servers import Answer, Fault, failing
+from tests.fakes.guarded_registry import guarded_registry
+from tests.fakes.http_servers import Answer, Fault, Seen, failing
 from tests.fakes.model_folders import manifest_of
 
 pytestmark = [pytest.mark.azurite, pytest.mark.registry]
 
+PATCH = 1 << 19
 FILES = {"model.onnx": bytes(range(256)) * 8192, "labels.txt": b"cat\n", "golden/" + "long" * 40 + "/ä.jpg": b"jpg"}
 
 
@@ -121,16 +124,14 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("trouble", FAULTS)
-def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, registry: Cloud, trouble: str) -> None:
+def expect_the_same_layers(azurite: Cloud, host: str, faults: list[Fault]) -> list[Seen]:
+    """Graft without the faults and with them, see that the images have the same layers, and return the requests."""
     name = f"graft-{uuid.uuid4().hex}"
     manifest, app = manifest_of(FILES), AppImage()
-    faults = FAULTS[trouble]()
-    before = sum(fault.times for fault in faults)
     with (
         BlobServiceClient.from_connection_string(azurite.connection_string) as service,
-        failing(registry.registry, faults) as (url, _),
-        closing(Registry(f"http://{registry.registry}")) as direct,
+        failing(host, faults) as (url, requests),
+        closing(Registry(f"http://{host}")) as direct,
         closing(Registry(url)) as troubled,
     ):
         upload(service, name, manifest)
@@ -140,10 +141,36 @@ def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, regi
             made = release(client, service, name, f"{name}/release-{number}", app, manifest)
             found = direct.get_manifest(f"{name}/release-{number}", made.image)
             layers.append([layer["digest"] for layer in json.loads(found.data)["layers"]])
-    assert sum(fault.times for fault in faults) < before, "it came to the trouble"
     assert layers[0] == layers[1]
-    reference = f"{registry.registry}/{name}/release-1@{made.image}"
-    run(ensure_crane(), "validate", "--insecure", "--fast", "--remote", reference)
+    run(ensure_crane(), "validate", "--insecure", "--fast", "--remote", f"{host}/{name}/release-1@{made.image}")
+    return requests
+
+
+@pytest.mark.parametrize("trouble", FAULTS)
+def test_a_registry_in_passing_trouble_gets_the_same_layers(azurite: Cloud, registry: Cloud, trouble: str) -> None:
+    faults = FAULTS[trouble]()
+    before = sum(fault.times for fault in faults)
+    expect_the_same_layers(azurite, registry.registry, faults)
+    assert sum(fault.times for fault in faults) < before, "it came to the trouble"
+
+
+def test_a_token_that_is_revoked_in_the_middle_of_a_layer_is_replaced_and_nothing_is_lost(
+    azurite: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry is one that wants tokens of everybody."""
+    monkeypatch.setattr(registry_upload, "PATCH_SIZES", (PATCH,))
+    with guarded_registry(tmp_path) as guarded:
+        revoked = Answer(401, headers={"WWW-Authenticate": guarded.tokens.challenge})
+        faults = [Fault("PATCH", above=PATCH - 1), Fault("PATCH", above=PATCH - 1, answer=revoked)]
+        requests = expect_the_same_layers(azurite, guarded.host, faults)
+    patches = [seen for seen in requests if seen.method == "PATCH" and seen.headers["Content-Length"] == str(PATCH)]
+    assert [seen.headers["Content-Range"] for seen in patches] == [
+        f"{start}-{start + PATCH - 1}" for start in (0, PATCH, PATCH, 2 * PATCH, 3 * PATCH)
+    ]
+    assert [seen.received for seen in patches] == [PATCH, 0, PATCH, PATCH, PATCH]
+    old, refused, *new = [seen.headers["Authorization"] for seen in patches]
+    assert (refused, set(new)) == (old, {new[0]})
+    assert new[0] != old
 
 
 def run(*command: str | Path) -> bytes:
