@@ -15,7 +15,7 @@ from tests.e2e.world import Target, eventually
 
 STAGES = (Phase.PLANNED, Phase.BUILT, Phase.GATED, Phase.INTENDED, Phase.ROLLED_OUT)
 LASTING = (Phase.PLANNED, Phase.BUILT, Phase.INTENDED, Phase.ROLLED_OUT)
-"""Phases long enough to be hit. From a verdict to the rollout it takes milliseconds: there the simulator kills."""
+"""Phases long enough to be hit. From a verdict to the rollout it takes milliseconds, unless a hold keeps it there."""
 _REACHED = (Planned, Built, Gated, Intended, RolledOut)
 
 LARGE_BYTES = 96 << 20
@@ -82,6 +82,22 @@ def test_the_functions_host_is_killed_at_every_stage(steady: Target) -> None:
         if not left:
             return
     pytest.fail(f"each release had gone on before the kill at {left}")
+
+
+def test_the_functions_host_is_killed_between_verdict_and_rollout(steady: Target) -> None:
+    number, live = steady.next_release(), steady.answered_by()
+    steady.api.post("/hold", {"reason": "a look before it ships", "author": "ana"})
+    try:
+        steady.publish(steady.world.models.derived("kill-held"))
+        steady.until(number, "held")
+        steady.world.kill_functions()
+        steady.world.start_functions()
+        assert steady.until(number, "held")["release"]["phase"] == "held"
+        assert steady.answered_by() == live
+    finally:
+        steady.world.start_functions()
+        steady.api.post("/resume", {"reason": "seen", "author": "ana"})
+    expect_finished_once(steady, number)
 
 
 def test_the_functions_host_is_killed_between_intake_and_plan(steady: Target) -> None:

@@ -1,29 +1,54 @@
 """Events that never come, and two targets that are released at the same time."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
+
+import pytest
 
 from shipmate.core.ledger import Live, Planned, Received
 from tests.e2e.world import Target
 
 
-def received(target: Target, blob: str) -> list[Received]:
-    """Return what is on record of the events of a blob."""
-    return [entry for entry in target.entries(Received) if getattr(entry.event, "path", "") == blob]
+def publish_model(target: Target) -> str:
+    return target.publish(target.world.models.derived("dropped"))
 
 
-def test_a_publish_whose_event_never_comes_is_found_by_the_sweep(steady: Target) -> None:
+def push_app(target: Target) -> str:
+    return target.push_changed({"org.opencontainers.image.version": "8.0.9"})
+
+
+@pytest.mark.parametrize(
+    ("subscription", "publish"),
+    [
+        pytest.param("model-published-models", publish_model, id="model"),
+        pytest.param("image-pushed", push_app, id="app"),
+    ],
+)
+def test_a_publish_whose_event_never_comes_is_found_by_the_sweep(
+    steady: Target, subscription: str, publish: Callable[[Target], str]
+) -> None:
     relay, number = steady.world.relay, steady.next_release()
-    fault = relay.add_fault("drop", probability=1.0, subscription="model-published-models")
+    relay.wait_until_idle()
+    fault = relay.add_fault("drop", count=1, subscription=subscription)
     try:
-        blob = steady.publish(steady.world.models.derived("dropped"))
+        published = publish(steady)
         history = steady.until(number, "live")
         (dropped,) = [each["applied"] for each in relay.faults() if each["number"] == fault]
-        assert dropped > 0
+        assert dropped == 1
     finally:
         relay.remove_faults(fault)
-    assert [entry.repaired for entry in received(steady, blob)] == [True]
+    assert [entry.repaired for entry in received(steady, published)] == [True]
     assert history["stages"][0]["outcome"] == "repaired"
     assert steady.answered_by() == f"r-{number}"
+
+
+def received(target: Target, published: str) -> list[Received]:
+    """Return what is on record of the events of a blob or a digest."""
+    return [
+        entry
+        for entry in target.entries(Received)
+        if published in (getattr(entry.event, "path", ""), getattr(entry.event, "digest", ""))
+    ]
 
 
 def test_two_targets_are_released_at_the_same_time(
