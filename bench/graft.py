@@ -1,7 +1,7 @@
 """The graft of a large model, Blob to registry, against bare curl and against `crane append`.
 
-Each run of ours is a process of its own, so that its peak memory can be read; `python -m bench.graft CLOUD FOLDER`
-is that process.
+Each run of ours is a process of its own, so that its peak memory can be read; `python -m bench.graft CLOUD FOLDER
+REPOSITORY` is that process. A repository of its own for each keeps the registry from finding the layer there.
 """
 
 import hashlib
@@ -36,28 +36,27 @@ CURL = "curl to curl"
 CRANE = "crane append"
 
 
-def measure(cloud: Cloud, app_image: str, rounds: int = 4) -> tuple[list[Comparison], dict[str, float]]:
+def measure(cloud: Cloud, app_image: str, rounds: int = 6) -> tuple[list[Comparison], dict[str, float]]:
     """Return the comparisons for 1 GiB, and the highest peak memory in MiB by model size; `app_image` is pushed."""
     container = BlobServiceClient.from_connection_string(cloud.connection_string).get_container_client(CONTAINER)
+    folder = _publish(container, GIB, "1GiB")
     ours, curl = [], []
-    peaks: dict[str, list[float]] = {"256 MiB": [], "4 GiB": []}
     for number in range(rounds):
-        folder = _publish(container, GIB, f"1GiB-{number}")
-        if number % 2:  # whoever comes second finds the blob in memory, and a disk that is busy with the first's
+        if number % 2:  # whoever comes second finds a disk that is busy with what the first one wrote
             curl.append(_curl(cloud, folder))
-        ours.append(_graft(cloud, folder)["seconds"])
+        ours.append(_graft(cloud, folder, f"bench-{number}")["seconds"])
         if not number % 2:
             curl.append(_curl(cloud, folder))
-    crane = [_crane(cloud, app_image) for _ in range(CRANE_ROUNDS)]
-    for number in range(PEAK_ROUNDS):
-        for name, size in (("256 MiB", GIB // 4), ("4 GiB", 4 * GIB)):
-            folder = _publish(container, size, f"{name.replace(' ', '')}-{number}")
-            peaks[name].append(_graft(cloud, folder)["peak_mib"])
+    crane = _crane(cloud, app_image)
+    peaks = {}
+    for name, size in (("256 MiB", GIB // 4), ("4 GiB", 4 * GIB)):
+        folder = _publish(container, size, name.replace(" ", ""))
+        peaks[name] = [_graft(cloud, folder, f"peak-{number}")["peak_mib"] for number in range(PEAK_ROUNDS)]
     figure = Figure("graft, Blob to registry", tuple(ours))
     small, large = (Figure(name, tuple(values), "MiB") for name, values in peaks.items())
     return [
         Comparison("graft of 1 GiB against curl to curl", figure, Figure(CURL, tuple(curl)), 1.3),
-        Comparison("graft of 1 GiB against crane append", figure, Figure(CRANE, tuple(crane)), 3.0, at_most=False),
+        Comparison("graft of 1 GiB against crane append", figure, Figure(CRANE, crane), 3.0, at_most=False),
         Comparison("peak memory at 4 GiB against 256 MiB", large, small, 1.15),
     ], {name: max(values) for name, values in peaks.items()}
 
@@ -94,10 +93,10 @@ def _weights(size: int) -> Iterator[bytes]:
         yield random.standard_normal(min(CHUNK, size - start) // 4, dtype=np.float32).tobytes()
 
 
-def _graft(cloud: Cloud, folder: str) -> dict[str, float]:
+def _graft(cloud: Cloud, folder: str, repository: str) -> dict[str, float]:
     """Graft in a process of its own and return its seconds and peak memory."""
     os.sync()  # here and below: nobody waits for the disk to take what somebody else wrote
-    command = [sys.executable, "-m", "bench.graft", cloud.name, folder]
+    command = [sys.executable, "-m", "bench.graft", cloud.name, folder, repository]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
@@ -133,35 +132,28 @@ def _curl(cloud: Cloud, folder: str) -> float:
     return time.perf_counter() - started
 
 
-def _crane(cloud: Cloud, app_image: str) -> float:
-    """Return the seconds of `crane append` of a local file of 1 GiB to the app image."""
+def _crane(cloud: Cloud, app_image: str) -> tuple[float, ...]:
+    """Return the seconds of each `crane append` of a local file of 1 GiB to the app image."""
     local = cloud.state / "bench-layer.tar"
     model = cloud.state / "model.onnx"
     with model.open("wb") as out:
         out.writelines(_weights(GIB))
     subprocess.run(["tar", "-cf", local, "-C", model.parent, model.name], check=True)
-    crane = setup.ensure_crane()
-    os.sync()
-    started = time.perf_counter()
-    command = [
-        str(crane),
-        "append",
-        "--insecure",
-        "-b",
-        app_image,
-        "-f",
-        str(local),
-        "-t",
-        f"{cloud.registry}/bench-crane:1",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    seconds = time.perf_counter() - started
-    local.unlink()
     model.unlink()
+    command = [str(setup.ensure_crane()), "append", "--insecure", "-b", app_image, "-f", str(local), "-t"]
+    seconds = tuple(_timed([*command, f"{cloud.registry}/bench-crane-{number}:1"]) for number in range(CRANE_ROUNDS))
+    local.unlink()
     return seconds
 
 
-def main(cloud_name: str, folder: str) -> None:
+def _timed(command: list[str]) -> float:
+    os.sync()
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main(cloud_name: str, folder: str, repository: str) -> None:
     """Graft one folder and print seconds and peak memory."""
     cloud = Cloud(cloud_name)
     models = BlobModels(wiring.blob_service(cloud.connection_string))
@@ -174,7 +166,7 @@ def main(cloud_name: str, folder: str) -> None:
         models,
         pair=Pair(app, manifest.digest),
         app_repository="vision-app",
-        release_repository="bench-graft",
+        release_repository=repository,
         model=manifest,
         folder=ModelFolder(CONTAINER, folder),
     )
@@ -189,4 +181,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], str(Path(sys.argv[2])))
+    main(*sys.argv[1:])
