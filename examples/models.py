@@ -165,7 +165,8 @@ def main(model: str, out: Path, *, version: str, name: str, note: str | None, te
         sys.exit(f"✗ {error}")
     for question in manifest["golden"]:
         reference = question["reference"]
-        mark = "✔" if reference["label"] == question["expected"] else "✗"
+        right = reference["label"] == question["expected"] and reference["confidence"] >= question["min_confidence"]
+        mark = "✔" if right else "✗"  # as the gate takes it
         print(f"{mark} {question['file']:20} {reference['label']:20} {reference['confidence']:.2f}")
     print(f"{name} {version} is in {out}")
 

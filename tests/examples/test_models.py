@@ -71,6 +71,8 @@ def test_lite1_is_worse_says_so_and_still_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(models.main, ["lite1", str(tmp_path / "1.2"), "--version", "1.2"])
     assert result.exit_code == 0
     assert "✗ golden/flower.jpg    honeycomb" in result.output
+    assert "✗ golden/coffee.png    espresso" in result.output, "the gate takes too little confidence as wrong"
+    assert "✔ golden/china.jpg     palace" in result.output
     document = json.loads((tmp_path / "1.2/manifest.json").read_text())
     asked = {question["file"]: question for question in document["golden"]}
     assert asked["golden/flower.jpg"]["expected"] == "daisy"
