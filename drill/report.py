@@ -81,11 +81,12 @@ class Report:
         """Judge the evidence."""
         entries = [entry for name in evidence.targets for entry in evidence.ledgers[name]]
         planned = [entry for entry in entries if isinstance(entry, Planned)]
+        acknowledged = sum(publish.acknowledged for publish in evidence.publishes)  # what `lost` judges
         patches = [patch for patch in evidence.patches if patch.release]
         hole = ("the API server could not tell the watch what happened meanwhile",) * seen.watch_gaps
         left = (f"{seen.gate_pods} pods of gates are left behind",) if seen.gate_pods else ()
         verdicts = (
-            _verdict("lost", (*lost(evidence), *left), f"{len(evidence.publishes)} publishes"),
+            _verdict("lost", (*lost(evidence), *left), f"{acknowledged} publishes"),
             _verdict("released twice", released_twice(evidence), f"{len(planned)} releases"),
             _verdict("moved backwards", (*moved_backwards(evidence), *hole), f"{len(patches)} patches"),
             Verdict(

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from drill import report as reports
 from drill.__main__ import main
+from drill.monitors import Evidence
 from drill.report import Fault, Report, Seen
 from drill.taking import Taken
 from drill.world import Size
@@ -18,10 +19,10 @@ PEER = "| a peer | 63 | 62 | moves back |\n"
 SEEN = Seen(first_seconds=20.0, seconds=60.0, converged_seconds=30.0, publish_again=2, watch_gaps=0)
 
 
-def report(*, users: Count | None = None, seen: Seen = SEEN) -> Report:
+def report(*, evidence: Evidence | None = None, users: Count | None = None, seen: Seen = SEEN) -> Report:
     return Report.of(
         size=Size(targets=1, events=4, doors=1),
-        evidence=good(),
+        evidence=evidence or good(),
         users=users or Count(requests=500, slowest_seconds=0.25),
         taken=Taken(frozenset(), 5, 1, 2, 3, 0, 2.0, 4.0),
         faults=(Fault("API server away", 1, 10.0),),
@@ -56,6 +57,14 @@ def test_what_was_not_seen_or_left_behind_fails(found: Report, name: str, findin
     assert not found.passed
     verdict = next(each for each in found.verdicts if each.name == name)
     assert (verdict.count, verdict.findings) == (1, (finding,))
+
+
+def test_a_publish_that_was_not_acknowledged_is_neither_judged_nor_counted() -> None:
+    evidence = good()
+    first, *others = evidence.publishes
+    found = report(evidence=replace(evidence, publishes=(replace(first, acknowledged=False), *others)))
+    assert found.verdicts[0].of == "5 publishes"
+    assert sum(found.figures["fates"].values()) == 5
 
 
 def test_a_failed_request_of_a_user_fails() -> None:
