@@ -74,6 +74,23 @@ def failed_with_nothing_to_go_back_to() -> World:
     return world
 
 
+def test_a_first_release_that_fails_is_not_undone_and_a_release_by_hand_is_the_way_out() -> None:
+    world = World()
+    world.broken_doors.add("2.3.0")
+    world.ship(world.publish_model("1.0"), world.push_app("2.3.0"))
+    assert world.state.release(1).ended_because == "VerifyFailed"
+    status, seen = world.commands().views.status("vision"), world.cluster.deployment("vision", "vision")
+    assert (status.hold, status.reason, status.quarantined) == (None, "Quarantined", (world.state.release(1).pair.key,))
+    assert seen.asks_for("r-1", world.state.release(1).image)
+    with pytest.raises(Conflict, match="nothing is live yet: there is nothing to roll back"):
+        world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="users may meet it"))
+    world.broken_doors.clear()
+    body = ReleaseBody(reason="the door is mended", release="r-1", override=True)
+    world.commands().release("vision", "key-2", "bo", body)
+    world.run()
+    assert phases(world) == [("r-1", "failed"), ("r-2", "live")]
+
+
 def test_a_rollback_ships_no_other_image_in_the_place_of_one_that_is_lost_for_good() -> None:
     world = failed_with_nothing_to_go_back_to()
     assert [release.ended_because for release in world.state.releases] == [None, "VerifyFailed", "ImageGone"]
