@@ -133,9 +133,13 @@ class Hub:
         self.go_on()
 
     def go_on(self) -> None:
-        """Go on with the actor that is due next, or in run() if none is; return when it is the caller's turn again."""
+        """Go on with the actor that is due next, or in run() if none is; return when it is the caller's turn again.
+
+        run() also makes a fiber that an actor needs: one counts its calls from where it is made, and fibers that were
+        made one out of another, and are kept from seed to seed, came to Python's limit.
+        """
         waiting = self._waiting
-        if not waiting or self._steps_left <= 0 or waiting[0][0] > self._until:
+        if not waiting or self._steps_left <= 0 or waiting[0][0] > self._until or self._begins_in_run(waiting[0][2]):
             self.actor = None
             self._main.switch()
             return
@@ -146,9 +150,15 @@ class Hub:
         self.actor = actor
         fiber = actor.fiber
         if fiber is None:
-            fiber = actor.fiber = _IDLE.pop() if _IDLE and _IDLE[-1].parent is self._main else _Fiber(self._main)
+            fiber = actor.fiber = _IDLE.pop() if self._has_idle() else _Fiber(self._main)
             fiber.job = (self, actor)
         fiber.switch()
+
+    def _begins_in_run(self, actor: Actor) -> bool:
+        return actor.fiber is None and not self._has_idle() and getcurrent() is not self._main
+
+    def _has_idle(self) -> bool:
+        return bool(_IDLE) and _IDLE[-1].parent is self._main
 
     def run(self, most_steps: int, until: float = 1e12) -> bool:
         """Run actors until an instant, or until there is none; return whether the steps sufficed."""
