@@ -15,7 +15,7 @@ from azure.identity import DefaultAzureCredential
 from shipmate.core.image import INDEXES, MANIFESTS, Descriptor
 from shipmate.core.refs import Digest, digest_of, parse_digest, parse_repository, parse_tag
 from shipmate.edge.registry_auth import AZURE_REGISTRIES, Anonymous
-from shipmate.edge.registry_http import Credentials, RegistryHttp, Reply
+from shipmate.edge.registry_http import BULK_SECONDS, QUICK_SECONDS, Credentials, RegistryHttp, Reply
 from shipmate.edge.registry_upload import PIECE_SIZE, Upload
 from shipmate.errors import Rejected, Retryable
 from shipmate.ports import Copied, Manifest, Readable
@@ -94,7 +94,7 @@ class Registry:
 
     def get_blob(self, repository: str, digest: Digest, limit: int) -> bytes:
         """Return a small blob. Raises NotFound, Rejected (BlobTooLarge) above the limit, Retryable, NotAllowed."""
-        blob = _StoredBlob(self._http, repository, digest, limit)
+        blob = _StoredBlob(self._http, repository, digest, limit, QUICK_SECONDS)
         data = self._http.patiently(lambda: b"".join(blob.open_at(0)))
         if digest_of(data) != digest:
             raise Retryable(f"{self.name} sent other bytes than {digest}; it is asked again")
@@ -121,7 +121,7 @@ class Registry:
         begun = self._mount(repository, blob.digest, source)
         if begun.status == 201:
             return Copied(mounted=blob.size)
-        content = _StoredBlob(self._http, source, blob.digest, blob.size)
+        content = _StoredBlob(self._http, source, blob.digest, blob.size, BULK_SECONDS)
         Upload(self._http, repository, _push(repository), content, begun).run()
         return Copied(uploaded=blob.size)
 
@@ -141,13 +141,17 @@ class Registry:
 
 
 class _StoredBlob:
-    """A blob of a repository, to be read whole or copied; `size` bounds what is read of it."""
+    """A blob of a repository, to be read whole or copied; `size` bounds what is read of it.
 
-    def __init__(self, http: RegistryHttp, repository: str, digest: Digest, size: int) -> None:
+    `silence_seconds` is how long the registry may say nothing meanwhile.
+    """
+
+    def __init__(self, http: RegistryHttp, repository: str, digest: Digest, size: int, silence_seconds: float) -> None:
         self._http = http
         self._repository = repository
         self.digest = parse_digest(digest)
         self.size = size
+        self._silence_seconds = silence_seconds
 
     def open_at(self, offset: int) -> Iterator[bytes]:
         """Yield the blob's bytes from an offset on.
@@ -156,7 +160,8 @@ class _StoredBlob:
         """
         path = f"/v2/{parse_repository(self._repository)}/blobs/{self.digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with self._http.stream(path, frozenset({_pull(self._repository)}), headers) as response:
+        scopes = frozenset({_pull(self._repository)})
+        with self._http.stream(path, scopes, headers, silence_seconds=self._silence_seconds) as response:
             position = offset if response.status_code == 206 else 0
             for chunk in response.iter_raw(PIECE_SIZE):
                 new = chunk[max(0, offset - position) :]

@@ -7,7 +7,7 @@ credentials to another place than the registry's own origin.
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -30,6 +30,11 @@ type Credentials = Anonymous | Password | TokenCredential
 ANSWER_LIMIT = 4 << 20
 """The largest answer that is read whole, in bytes: a manifest's limit in Azure Container Registry."""
 TRIES = 4
+QUICK_SECONDS = 20.0
+"""How long a registry may say nothing when it is asked for something small: a manifest, a token, what there is."""
+BULK_SECONDS = 120.0
+"""Likewise while bytes of a layer go to it or come from it: it may write all of a large one before it answers."""
+_BULKY = ("PATCH", "PUT")
 MOST_REDIRECTS = 5
 
 
@@ -83,7 +88,7 @@ class RegistryHttp:
         self.base = _base(url)
         self._client = httpx.Client(
             headers={"User-Agent": "shipmate", "Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(120, connect=5),
+            timeout=_silence(QUICK_SECONDS),
             limits=httpx.Limits(keepalive_expiry=30),
             trust_env=not is_loopback(self.base),
         )
@@ -157,27 +162,33 @@ class RegistryHttp:
         Raises Interrupted when the same may succeed later, BrokeOff if there was no answer; what `body` raises, goes
         through.
         """
+        timeout = _silence(BULK_SECONDS if method in _BULKY else QUICK_SECONDS)
         try:
-            with self._authorized(method, url, scopes, headers, body) as response:
+            with self._authorized(method, url, scopes, headers, body, timeout=timeout) as response:
                 self._not_now(response)
                 return _read(response)
         except httpx.TransportError as error:
             raise BrokeOff(f"the connection to {self.name} broke: {error!r}") from error
 
     @contextmanager
-    def stream(self, url: str, scopes: frozenset[str], headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def stream(
+        self, url: str, scopes: frozenset[str], headers: Mapping[str, str], *, silence_seconds: float
+    ) -> Iterator[httpx.Response]:
         """Send a GET whose answer is read piece by piece, also from another host that the registry sends us to.
 
-        Raises NotFound, NotAllowed, and Interrupted, also when the connection breaks while the answer is read.
+        Raises NotFound, NotAllowed, and Interrupted, also when the connection breaks while the answer is read, or
+        nothing comes for so long.
         """
+        timeout = _silence(silence_seconds)
         try:
-            with self._authorized("GET", self.base.join(url), scopes, headers, lambda: None) as response:
+            at = self.base.join(url)
+            with self._authorized("GET", at, scopes, headers, lambda: None, timeout=timeout) as response:
                 if not response.is_redirect:
                     yield self._successful(response)
                     return
             for _ in range(MOST_REDIRECTS):
                 target = self._elsewhere(response)
-                with self._client.stream("GET", target, headers=dict(headers)) as response:
+                with self._client.stream("GET", target, headers=dict(headers), timeout=timeout) as response:
                     if not response.is_redirect:
                         yield self._successful(response)
                         return
@@ -211,16 +222,22 @@ class RegistryHttp:
         scopes: frozenset[str],
         headers: Mapping[str, str] | None,
         body: Callable[[], bytes | Iterator[bytes] | None],
+        *,
+        timeout: httpx.Timeout,
     ) -> Iterator[httpx.Response]:
         """Send a request, once more with better proof if the registry wants it."""
+
+        def ask(proof: str | None) -> AbstractContextManager[httpx.Response]:
+            return self._client.stream(method, url, headers=_with(headers, proof), content=body(), timeout=timeout)
+
         sent = self._authorizer.header(scopes)
-        with self._client.stream(method, url, headers=_with(headers, sent), content=body()) as response:
+        with ask(sent) as response:
             if response.status_code != 401:
                 yield response
                 return
             response.read()
         better = self._authorizer.challenged(response, scopes, sent)
-        with self._client.stream(method, url, headers=_with(headers, better), content=body()) as response:
+        with ask(better) as response:
             yield response
 
     def translated(self, reply: Reply, method: str) -> ShipmateError:
@@ -258,6 +275,10 @@ def _base(url: str) -> httpx.URL:
     if base.scheme == "http" and not is_loopback(base):
         raise Misconfigured(f"{url!r} is plain http: that is for registries on this machine only, use https")
     return base
+
+
+def _silence(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=5)
 
 
 def _with(headers: Mapping[str, str] | None, authorization: str | None) -> dict[str, str]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from shipmate.core.image import OCI_MANIFEST, Descriptor
 from shipmate.core.refs import digest_of
+from shipmate.edge import registry_http
 from shipmate.edge.registry import Registry
 from shipmate.edge.registry_auth import AZURE_ROLES, Anonymous, Challenge, Password, parse_challenges
 from shipmate.errors import NotAllowed, Retryable
@@ -405,6 +406,18 @@ def test_a_token_server_that_is_gone_is_retryable() -> None:
         pytest.raises(Retryable, match=r"did not hand out a token: ConnectError"),
     ):
         client.get_manifest("a", "main")
+
+
+def test_a_token_server_that_says_nothing_is_left_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_http, "QUICK_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        challenge = f'Bearer realm="http://127.0.0.1:{silent.getsockname()[1]}/token",service="s"'
+        with (
+            answering(lambda _: Answer(401, headers={"WWW-Authenticate": challenge})) as (url, _),
+            closing(Registry(url)) as client,
+            pytest.raises(Retryable, match=r"did not hand out a token: ReadTimeout"),
+        ):
+            client.upload("a", InMemory(b"x"))
 
 
 @pytest.mark.parametrize(

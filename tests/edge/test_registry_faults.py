@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import httpx
 import pytest
 
 from localcloud import registry as registries
@@ -15,7 +17,7 @@ from shipmate.core.image import OCI_MANIFEST, Descriptor
 from shipmate.core.layer import LayerFiles, LayerReader
 from shipmate.core.manifest import ModelFile
 from shipmate.core.refs import Digest, digest_of
-from shipmate.edge import registry_upload
+from shipmate.edge import registry_http, registry_upload
 from shipmate.edge.registry import Registry
 from shipmate.errors import Misconfigured, NotAllowed, Rejected, Retryable
 from shipmate.ports import Copied
@@ -461,6 +463,49 @@ def test_a_registry_that_is_gone_is_retryable() -> None:
         pass
     with closing(Registry(url)) as client, pytest.raises(Retryable, match=r"the connection to 127\S+ broke"):
         client.resolve("vision", "main")
+
+
+@pytest.mark.parametrize("ask", [Registry.resolve, Registry.get_manifest])
+def test_a_registry_that_says_nothing_is_left_soon(
+    ask: Callable[[Registry, str, str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_http, "QUICK_SECONDS", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        closing(Registry(f"http://127.0.0.1:{silent.getsockname()[1]}")) as client,
+        pytest.raises(Retryable, match=r"ReadTimeout"),
+    ):
+        ask(client, "vision", "main")
+    assert registry_http.TRIES * 20.0 < 90, "a sweep asks about target after target"
+
+
+def test_silence_is_long_only_where_a_layer_is_on_its_way(failing_registry: Failing, repository: str) -> None:
+    client, _ = failing_registry(Fault("POST", "mount=", without_query=True))
+    silences: dict[tuple[str, str], set[float]] = {}
+
+    def note(request: httpx.Request) -> None:
+        what = next(part for part in ("/manifests/", "/uploads/", "/blobs/") if part in request.url.path)
+        silences.setdefault((request.method, what), set()).add(request.extensions["timeout"]["read"])
+
+    client._http._client.event_hooks["request"].append(note)
+    app = AppImage()
+    app.push(client, f"{repository}-app", "main")
+    client.resolve(f"{repository}-app", "main")
+    client.get_manifest(f"{repository}-app", "main")
+    digest = client.upload(f"{repository}-app", InMemory(b"small"))
+    assert client.get_blob(f"{repository}-app", digest, 5) == b"small"
+    assert silences.pop(("GET", "/blobs/")) == {20.0}
+    client.copy_blobs(repository, [Descriptor("", digest, 5)], source=f"{repository}-app")
+    assert silences == {
+        ("HEAD", "/manifests/"): {20.0},
+        ("GET", "/manifests/"): {20.0},
+        ("PUT", "/manifests/"): {120.0},
+        ("HEAD", "/blobs/"): {20.0},
+        ("POST", "/uploads/"): {20.0},
+        ("PATCH", "/uploads/"): {120.0},
+        ("PUT", "/uploads/"): {120.0},
+        ("GET", "/blobs/"): {120.0},
+    }
 
 
 def test_the_identity_may_not_be_allowed(failing_registry: Failing, repository: str) -> None:
