@@ -78,7 +78,10 @@ class Interrupted(Exception):
 
 
 class BrokeOff(Interrupted):
-    """The connection broke before there was an answer."""
+    """The connection broke before there was an answer, or a 5xx that names no time to come back stood for one.
+
+    A front end that loses the registry, or has not the patience for a large request, answers 502 or 504.
+    """
 
 
 class RegistryHttp:
@@ -159,8 +162,8 @@ class RegistryHttp:
     ) -> Reply:
         """Send a request, whose body may be streamed, and return the answer: whatever its status, but not 429 or 5xx.
 
-        Raises Interrupted when the same may succeed later, BrokeOff if there was no answer; what `body` raises, goes
-        through.
+        Raises Interrupted when the same may succeed later, BrokeOff if there was no answer of the registry's own; what
+        `body` raises, goes through.
         """
         timeout = _silence(BULK_SECONDS if method in _BULKY else QUICK_SECONDS)
         try:
@@ -205,7 +208,9 @@ class RegistryHttp:
     def _not_now(self, response: httpx.Response) -> None:
         if response.status_code == 429 or response.status_code >= 500:
             reply = _read(response)
-            raise Interrupted(f"{self.name} answered {reply.said}", retry_after_seconds(reply.headers))
+            after_seconds = retry_after_seconds(reply.headers)
+            kind = BrokeOff if response.status_code >= 500 and after_seconds is None else Interrupted
+            raise kind(f"{self.name} answered {reply.said}", after_seconds)
 
     def _elsewhere(self, response: httpx.Response) -> httpx.URL:
         """Return where a blob is to be had instead; the address is its own permission, credentials stay here."""

@@ -24,9 +24,10 @@ from shipmate.ports import Readable
 PATCH_SIZES = (1 << 30, 16 << 20, 4 << 20)
 """Bytes in one PATCH: few of them, since registries count writes, and not all lost when the last one breaks.
 
-An upload begins with the first size and takes a smaller one where the registry, or what stands before it, refuses that
-or breaks off. Azure's answered 413 to 20 MB in one PUT (goharbor/harbor#23015) and closed connections on large chunks
-(azure-sdk-for-net#32059); its own clients send 4 MiB (azure-containerregistry, `DEFAULT_CHUNK_SIZE`).
+An upload begins with the first size and takes a smaller one where the registry, or what stands before it, refuses that,
+breaks off, or answers for it with a 502 or 504. Azure's answered 413 to 20 MB in one PUT (goharbor/harbor#23015) and
+closed connections on large chunks (azure-sdk-for-net#32059); its own clients send 4 MiB (azure-containerregistry,
+`DEFAULT_CHUNK_SIZE`).
 """
 MOST_BREAKS = 2
 """PATCHes that break off without progress, before they become smaller."""
@@ -56,15 +57,10 @@ class Upload:
         self._scopes = scopes
         self._content = content
         self._feed = _Feed(content)
-        self._location: httpx.URL | None = None
-        self._offset = 0
-        self._of_0_0 = 0  # bytes that a session has whose range is 0-0: that is said of one byte, and of none
-        self._asked = False  # whether location and offset are what the registry said last
-        self._patch_size = PATCH_SIZES[0]
-        self._breaks = 0  # PATCHes of this size that broke off, none of them further on than the one before
-        self._broke_at = -1  # where the last one began
+        self._session = _Session(http, self._feed)
+        self._patch_size = _PatchSize()
         if begun is not None:
-            self._moved(begun)
+            self._session.began(begun)
 
     def run(self) -> Digest:
         """Send the content and return its digest.
@@ -79,104 +75,79 @@ class Upload:
         return self._content.digest
 
     def _send_all(self) -> None:
-        interruptions = reached = 0
-        size = self._patch_size
+        session = self._session
+        interruptions, furthest, size = 0, 0, self._patch_size.bytes
         while True:
             try:
                 if interruptions and self._is_stored():
                     return
                 self._open()
-                while self._offset < self._content.size:
+                while session.offset < self._content.size:
                     self._patch()
                 self._complete()
             except Interrupted as error:
-                gets_on = self._offset > reached or self._patch_size < size
+                gets_on = session.offset > furthest or self._patch_size.bytes < size
                 interruptions = 1 if gets_on else interruptions + 1
-                reached, size = max(reached, self._offset), self._patch_size
+                furthest, size = max(furthest, session.offset), self._patch_size.bytes
                 wait = error.after_seconds or 0.0
                 if interruptions > MOST_INTERRUPTIONS or wait > LONGEST_WAIT_SECONDS:
                     raise Retryable(f"an upload broke off: {error}", after_seconds=error.after_seconds) from error
                 pause(interruptions, at_least_seconds=wait)
-                self._asked = False
+                session.is_certain = False
             else:
                 return
 
     def _open(self) -> None:
         """Ask the session how far it came; begin one if there is none, or none any more."""
-        if self._asked:
+        if self._session.is_certain:
             return
         try:
-            if self._location is not None:
-                reply = self._http.send("GET", self._location, self._scopes, expected=frozenset({204, 404}))
+            if self._session.location is not None:
+                reply = self._http.send("GET", self._session.location, self._scopes, expected=frozenset({204, 404}))
                 if reply.status == 204:
-                    self._moved(reply)
+                    self._session.moved(reply)
                     return
             begun = self._http.send("POST", f"{self._path}uploads/", self._scopes, expected=_ACCEPTED, content=b"")
         except Retryable as error:
             raise Interrupted(str(error), error.after_seconds) from error
-        self._offset = self._of_0_0 = 0
-        self._moved(begun)
-
-    def _moved(self, reply: Reply) -> None:
-        """Take note of what an answer says about the session: where it goes on, and how many bytes it has."""
-        location = reply.headers.get("Location")
-        if location is None:
-            raise Retryable(f"{self._http.name} began an upload without saying where; it is begun again")
-        self._location = self._http.own(location, reply.url)
-        first, _, last = reply.headers.get("Range", "").rpartition("=")[2].partition("-")
-        if first == "0" and last.isdecimal():
-            stored = int(last) + 1 if last != "0" else self._of_0_0
-            self._offset = min(stored, self._feed.furthest)
-        self._asked = True
+        self._session.began(begun)
 
     def _patch(self) -> None:
-        size = min(self._patch_size, self._content.size - self._offset)
-        start, end = self._offset, self._offset + size
+        start = self._session.offset
+        size = min(self._patch_size.bytes, self._content.size - start)
         try:
-            reply = self._request("PATCH", self._at(), size, lambda: self._feed.read(start, size), start)
+            reply = self._request("PATCH", self._session.at(), size, lambda: self._feed.read(start, size), start)
         except BrokeOff:
-            self._breaks = self._breaks + 1 if start <= self._broke_at else 1
-            self._broke_at = start
-            if self._breaks >= MOST_BREAKS:
-                self._shrink(size)
+            self._patch_size.broke(start, size)
             raise
         if reply.status == 413:
             self._refused(reply, size)
-        if reply.status == 416 and start in (0, 1):
-            self._of_0_0 = 1 - start
-        if reply.status in (404, 416):  # 416: the session has another offset than its last answer said
+        if reply.status == 416:
+            self._session.has_other_offset()
+        if reply.status in (404, 416):
             raise self._lost(reply, f"cannot take bytes from {start}")
         if reply.status != 202:
             raise self._http.translated(reply, "PATCH")
-        self._of_0_0 = min(end, 1)
-        self._offset = end
-        self._moved(reply)
+        self._session.took(start + size, reply)
 
     def _refused(self, reply: Reply, size: int) -> NoReturn:
         """Go on with less in a PATCH than what was refused as too large; raise NotAllowed if there is no less."""
-        if self._shrink(size):
+        if self._patch_size.refused(size):
             raise Interrupted(f"{self._http.name} refused {size} bytes at once: {reply.said}")
         raise NotAllowed(
             f"{self._http.name} refused {size} bytes of a layer at once: {reply.said}; let what stands before the "
             f"registry pass bodies of {PATCH_SIZES[-1]} bytes (nginx: client_max_body_size), or go round it"
         )
 
-    def _shrink(self, size: int) -> bool:
-        """Make the following PATCHes smaller than this; return whether there is a smaller size."""
-        smaller = [other for other in PATCH_SIZES if other < size]
-        if smaller:
-            self._patch_size, self._breaks = smaller[0], 0
-        return bool(smaller)
-
     def _lost(self, reply: Reply, what: str) -> Interrupted:
         """Return the interruption by a 404 or 416; after a 404 there is no session that could be asked."""
         if reply.status == 404:
-            self._location = None
+            self._session.location = None
         return Interrupted(f"{self._http.name} {what}: {reply.said}")
 
     def _complete(self) -> None:
         """Make what was sent a blob; the registry refuses if it received other bytes than were hashed."""
-        url = self._at().copy_merge_params({"digest": self._content.digest})
+        url = self._session.at().copy_merge_params({"digest": self._content.digest})
         reply = self._request("PUT", url, 0, lambda: iter(()))
         if reply.status in (404, 416):
             raise self._lost(reply, "cannot complete an upload")
@@ -192,11 +163,6 @@ class Upload:
         if start is not None:
             headers["Content-Range"] = f"{start}-{start + size - 1}"
         return self._http.send_once(method, url, self._scopes, headers=headers, body=body)
-
-    def _at(self) -> httpx.URL:
-        if self._location is None:
-            raise AssertionError("an upload is used before it was begun")
-        return self._location
 
     def _is_stored(self) -> bool:
         """Return whether the last PUT took effect although its answer was lost."""
@@ -215,17 +181,90 @@ class Upload:
         Distribution may still be writing when the connection broke a moment ago, and then the offset it named is out of
         date at once: hence several tries. If none helps, the registry removes the session in its own time.
         """
+        session = self._session
         with suppress(ShipmateError):
-            for attempt in range(_TRIES_TO_CANCEL if self._location is not None else 0):
-                reply = self._http.send("GET", self._at(), self._scopes, expected=frozenset({204, 404}))
+            for attempt in range(_TRIES_TO_CANCEL if session.location is not None else 0):
+                reply = self._http.send("GET", session.at(), self._scopes, expected=frozenset({204, 404}))
                 if reply.status == 404:
                     return
-                self._moved(reply)
+                session.moved(reply)
                 gone = frozenset({202, 204, 404})
-                reply = self._http.send("DELETE", self._at(), self._scopes, expected=gone | {416})
+                reply = self._http.send("DELETE", session.at(), self._scopes, expected=gone | {416})
                 if reply.status in gone:
                     return
                 pause(attempt)
+
+
+class _Session:
+    """Where an upload goes on: the address that the registry's last answer gave, and how many bytes it has.
+
+    An answer says the bytes as a range. `0-0` is said of one byte and of none: it is taken for what the session should
+    have, and for the other of the two once the registry wanted another offset (416).
+    """
+
+    def __init__(self, http: RegistryHttp, feed: "_Feed") -> None:
+        self._http = http
+        self._feed = feed
+        self.location: httpx.URL | None = None
+        self.offset = 0
+        self.is_certain = False  # nothing was sent since the registry said both
+        self._of_0_0 = 0  # bytes
+
+    def at(self) -> httpx.URL:
+        """Return the address of a session that was begun."""
+        if self.location is None:
+            raise AssertionError("an upload is used before it was begun")
+        return self.location
+
+    def began(self, reply: Reply) -> None:
+        """Take note of the answer that began a session."""
+        self.offset = self._of_0_0 = 0
+        self.moved(reply)
+
+    def took(self, end: int, reply: Reply) -> None:
+        """Take note of the answer to a PATCH that the registry took, which need not say up to which byte."""
+        self._of_0_0 = min(end, 1)
+        self.offset = end
+        self.moved(reply)
+
+    def moved(self, reply: Reply) -> None:
+        """Take note of what an answer says about the session; it cannot have more bytes than were ever sent."""
+        location = reply.headers.get("Location")
+        if location is None:
+            raise Retryable(f"{self._http.name} began an upload without saying where; it is begun again")
+        self.location = self._http.own(location, reply.url)
+        first, _, last = reply.headers.get("Range", "").rpartition("=")[2].partition("-")
+        if first == "0" and last.isdecimal():
+            self.offset = min(int(last) + 1 if last != "0" else self._of_0_0, self._feed.furthest)
+        self.is_certain = True
+
+    def has_other_offset(self) -> None:
+        """Take note that the session has another offset than its last answer said."""
+        if self.offset in (0, 1):
+            self._of_0_0 = 1 - self.offset
+
+
+class _PatchSize:
+    """How many bytes go in one PATCH: fewer once as many were refused, or broke off twice without getting on."""
+
+    def __init__(self) -> None:
+        self.bytes = PATCH_SIZES[0]
+        self._breaks = 0  # PATCHes of this size that broke off, none of them further on than the one before
+        self._broke_at = -1  # where the last one began
+
+    def broke(self, start: int, size: int) -> None:
+        """Take note that a PATCH of so many bytes broke off."""
+        self._breaks = self._breaks + 1 if start <= self._broke_at else 1
+        self._broke_at = start
+        if self._breaks >= MOST_BREAKS:
+            self.refused(size)
+
+    def refused(self, size: int) -> bool:
+        """Make the following PATCHes smaller than this; return whether there is a smaller size."""
+        smaller = [other for other in PATCH_SIZES if other < size]
+        if smaller:
+            self.bytes, self._breaks = smaller[0], 0
+        return bool(smaller)
 
 
 class _Feed:

@@ -220,6 +220,33 @@ def test_patches_that_break_off_twice_without_progress_get_smaller(
     assert sizes[1:] == [3 * MIB, MIB]
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_patches_that_a_front_end_gives_up_twice_get_smaller(
+    failing_registry: Failing,
+    registry: Cloud,
+    repository: str,
+    sizes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    monkeypatch.setattr(registry_upload, "pause", lambda *_, **__: None)
+    client, requests = failing_registry(Fault("PATCH", answer=Answer(status), above=4 * MIB, times=99))
+    size = layer().size
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert patches(requests) == [size, size, sizes[1], sizes[1], size - 2 * sizes[1]]
+
+
+def test_patches_that_are_to_come_later_stay_large(
+    failing_registry: Failing, registry: Cloud, repository: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_upload, "pause", lambda *_, **__: None)
+    busy = Answer(503, headers={"Retry-After": "1"})
+    client, requests = failing_registry(Fault("PATCH", answer=busy, times=3))
+    assert_stored(registry, repository, client.upload(repository, layer()))
+    assert patches(requests) == [layer().size] * 4
+    assert sizes[0] > layer().size
+
+
 def test_patches_that_break_off_and_get_on_stay_large(
     failing_registry: Failing, registry: Cloud, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +298,7 @@ def test_an_upload_that_never_gets_on_is_given_up(
     client, requests = failing_registry(Fault("PATCH", answer=Answer(500), times=99))
     with pytest.raises(Retryable, match=r"an upload broke off"):
         client.upload(repository, layer())
-    assert [request.method for request in requests].count("PATCH") == 7
+    assert patches(requests) == [layer().size] * 2 + [4 * MIB] * 6
     assert not sessions(registry, repository)
 
 
