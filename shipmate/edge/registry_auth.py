@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
 import msgspec
@@ -190,27 +191,39 @@ class Authorizer:
     def _fetch(self, parameters: Mapping[str, str], scopes: frozenset[str]) -> _Token:
         service = parameters.get("service", self._base.host)
         realm = self._realm(parameters)
-        wanted = sorted(scopes)
-        if isinstance(self._credentials, Anonymous | Password):
-            headers = {"Authorization": self._credentials.header} if isinstance(self._credentials, Password) else {}
-            query = [*realm.params.multi_items(), ("service", service), *(("scope", one) for one in wanted)]
-            address = realm.copy_with(params=query)
-            return self._access_token(self._client.build_request("GET", address, headers=headers))
-        known = self._refresh
-        refresh = self._refresh_token(self._credentials, realm, service)
+        if not isinstance(self._credentials, Anonymous | Password):
+            return self._fetch_from_azure(self._credentials, realm, service, scopes)
+        headers = {"Authorization": self._credentials.header} if isinstance(self._credentials, Password) else {}
+        query = [*realm.params.multi_items(), ("service", service), *(("scope", one) for one in sorted(scopes))]
+        return self._access_token(self._client.build_request("GET", realm.copy_with(params=query), headers=headers))
+
+    def _fetch_from_azure(
+        self, credential: TokenCredential, realm: httpx.URL, service: str, scopes: frozenset[str]
+    ) -> _Token:
+        """Return a token for the kept refresh token or, if that was revoked since, for a new one."""
+        if not same_origin(realm, self._base):
+            raise NotAllowed(f"{self._base.host} sends for tokens to {realm.host}: an Entra token is not sent there")
+        kept = self._refresh
+        if kept is not None and kept.lasts:
+            with suppress(_Refused):
+                return self._fetch_with(kept, realm, service, scopes)
+        return self._fetch_with(self._refresh_token(credential, service), realm, service, scopes)
+
+    def _fetch_with(self, refresh: _Token, realm: httpx.URL, service: str, scopes: frozenset[str]) -> _Token:
+        """Return a token for a refresh token, which is not kept if it is refused."""
         form = {
             "grant_type": "refresh_token",
             "service": service,
-            "scope": " ".join(wanted),
+            "scope": " ".join(sorted(scopes)),
             "refresh_token": refresh.text,
         }
         try:
             return self._access_token(self._client.build_request("POST", realm, data=form))
         except _Refused:
-            self._forget(refresh)
-            if refresh is not known:
-                raise
-        return self._fetch(parameters, scopes)  # it was revoked since; a new one may be good
+            with self._exchanging:
+                if self._refresh is refresh:
+                    self._refresh = None
+            raise
 
     def _realm(self, parameters: Mapping[str, str]) -> httpx.URL:
         try:
@@ -221,24 +234,17 @@ class Authorizer:
             return realm
         raise NotAllowed(f"{self._base.host} sends for tokens to {str(realm)[:200]!r}, which is not https")
 
-    def _refresh_token(self, credential: TokenCredential, realm: httpx.URL, service: str) -> _Token:
-        """Return the registry's own refresh token for an Entra token.
+    def _refresh_token(self, credential: TokenCredential, service: str) -> _Token:
+        """Return the registry's own refresh token for an Entra token, unless another thread just got one.
 
         Source: "Authenticate with a registry", `POST /oauth2/exchange`, of Azure Container Registry's documentation.
         """
-        if not same_origin(realm, self._base):
-            raise NotAllowed(f"{self._base.host} sends for tokens to {realm.host}: an Entra token is not sent there")
         with self._exchanging:
             if self._refresh is None or not self._refresh.lasts:
                 form = {"grant_type": "access_token", "service": service, "access_token": _entra_token(credential)}
                 request = self._client.build_request("POST", self._base.join("/oauth2/exchange"), data=form)
                 self._refresh = _token(request, self._ask(request).refresh_token, None)
             return self._refresh
-
-    def _forget(self, refresh: _Token) -> None:
-        with self._exchanging:
-            if self._refresh is refresh:
-                self._refresh = None
 
     def _access_token(self, request: httpx.Request) -> _Token:
         reply = self._ask(request)
