@@ -4,9 +4,11 @@ Settings come from the environment (Azure: application settings; local: `local.s
 Misconfigured with the key and what it should be.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -85,42 +87,62 @@ def parse_targets(data: bytes, name: str) -> dict[str, Target]:
         raise Misconfigured(f"{name}: {error}") from error
     except ValueError as error:  # DecodeError is one; a date that no calendar has is a bare one
         raise Misconfigured(f"{name} is no YAML: {error}") from error
-    found: dict[str, Target] = {}
     for index, target in enumerate(targets):
-        if target.name in found:
-            raise Misconfigured(f"{name}: two targets are called {target.name!r} - at `$.targets[{index}].name`")
-        if any(target.app.repository == other.release.repository for other in targets):
-            raise Misconfigured(
-                f"{name}: {target.app.repository!r} is an app repository and a release repository at once; "
-                f"releases need a repository of their own - at `$.targets[{index}].release.repository`"
-            )
-        for other in found.values():
-            place = (target.deployment.namespace, target.deployment.name)
-            if place == (other.deployment.namespace, other.deployment.name):
-                raise Misconfigured(
-                    f"{name}: {other.name!r} and {target.name!r} both own the Deployment {'/'.join(place)}; "
-                    f"a Deployment belongs to one target - at `$.targets[{index}].deployment.name`"
-                )
-            shared = target.release.repository == other.release.repository
-            if shared and target.app.repository != other.app.repository:
-                raise Misconfigured(
-                    f"{name}: {other.name!r} and {target.name!r} share a release repository but no app repository; "
-                    "a release image names the repository of its app, so give each a release repository of its own - "
-                    f"at `$.targets[{index}].release.repository`"
-                )
-        if not {"?", "#"}.isdisjoint(target.public_url):
-            raise Misconfigured(
-                f"{name}: {target.public_url!r} has a query or fragment; /score and /version are asked below it, "
-                f"so give scheme, host and path - at `$.targets[{index}].public_url`"
-            )
-        try:
-            httpx.URL(target.public_url)
-        except httpx.InvalidURL as error:
-            raise Misconfigured(
-                f"{name}: {target.public_url!r} is no address: {error} - at `$.targets[{index}].public_url`"
-            ) from error
-        found[target.name] = msgspec.structs.replace(target, public_url=target.public_url.rstrip("/"))
-    return found
+        _refuse(_check_alone(target), name, index)
+    for (_, one), (index, other) in itertools.combinations(enumerate(targets), 2):
+        _refuse(_check_together(one, other), name, index)
+    return {each.name: msgspec.structs.replace(each, public_url=each.public_url.rstrip("/")) for each in targets}
+
+
+class _Wrong(NamedTuple):
+    """What is wrong with a target and should be instead, and the key below it where that stands."""
+
+    words: str
+    key: str
+
+
+def _refuse(wrong: _Wrong | None, name: str, index: int) -> None:
+    if wrong is not None:
+        raise Misconfigured(f"{name}: {wrong.words} - at `$.targets[{index}].{wrong.key}`")
+
+
+def _check_alone(target: Target) -> _Wrong | None:
+    """Return what is wrong with a target whichever others there are."""
+    if target.app.repository == target.release.repository:
+        return _Wrong(_BOTH.format(target.app.repository), "release.repository")
+    if not {"?", "#"}.isdisjoint(target.public_url):
+        words = "has a query or fragment; /score and /version are asked below it, so give scheme, host and path"
+        return _Wrong(f"{target.public_url!r} {words}", "public_url")
+    try:
+        httpx.URL(target.public_url)
+    except httpx.InvalidURL as error:
+        return _Wrong(f"{target.public_url!r} is no address: {error}", "public_url")
+    return None
+
+
+def _check_together(one: Target, other: Target) -> _Wrong | None:
+    """Return what is wrong with the later of two targets because of the one before it."""
+    if one.name == other.name:
+        return _Wrong(f"two targets are called {other.name!r}", "name")
+    names = f"{one.name!r} and {other.name!r}"
+    place = (other.deployment.namespace, other.deployment.name)
+    if place == (one.deployment.namespace, one.deployment.name):
+        words = f"both own the Deployment {'/'.join(place)}; a Deployment belongs to one target"
+        return _Wrong(f"{names} {words}", "deployment.name")
+    if other.release.repository == one.app.repository:
+        return _Wrong(_BOTH.format(other.release.repository), "release.repository")
+    if other.app.repository == one.release.repository:
+        return _Wrong(_BOTH.format(other.app.repository), "app.repository")
+    if one.release.repository == other.release.repository and one.app.repository != other.app.repository:
+        words = (
+            "share a release repository but no app repository; a release image names the repository of its app, so "
+            "give each a release repository of its own"
+        )
+        return _Wrong(f"{names} {words}", "release.repository")
+    return None
+
+
+_BOTH = "{!r} is an app repository and a release repository at once; releases need a repository of their own"
 
 
 def _needed(environment: Mapping[str, str], key: str, what: str) -> str:

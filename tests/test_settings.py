@@ -254,6 +254,9 @@ def document(**changes: Any) -> dict[str, Any]:
     return {key: value for key, value in {**target, **changes}.items() if value is not ...}
 
 
+BETA = {"namespace": "beta", "name": "beta", "container": "app"}
+
+
 def text(*targets: dict[str, Any], **more: Any) -> bytes:
     return yaml.safe_dump({"targets": list(targets), **more}).encode()
 
@@ -356,6 +359,21 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
             id="our own pushes would come back as events",
         ),
         pytest.param(
+            text(document(), document(name="beta", release={"repository": "vision-app"}, deployment=BETA)),
+            "'vision-app' is an app repository and a release repository at once; releases need a repository of their "
+            "own - at `$.targets[1].release.repository`",
+            id="another's pushes would come back as events",
+        ),
+        pytest.param(
+            text(
+                document(),
+                document(name="beta", app={"repository": "vision"}, release={"repository": "beta"}, deployment=BETA),
+            ),
+            "'vision' is an app repository and a release repository at once; releases need a repository of their own "
+            "- at `$.targets[1].app.repository`",
+            id="another's releases would come as events",
+        ),
+        pytest.param(
             text(document(), document(name="beta")),
             "'vision' and 'beta' both own the Deployment vision/vision; a Deployment belongs to one target",
             id="one Deployment twice",
@@ -363,11 +381,7 @@ def test_a_targets_file_that_is_not_there(tmp_path: Path) -> None:
         pytest.param(
             text(
                 document(),
-                document(
-                    name="beta",
-                    app={"repository": "beta-app"},
-                    deployment={"namespace": "beta", "name": "beta", "container": "app"},
-                ),
+                document(name="beta", app={"repository": "beta-app"}, deployment=BETA),
             ),
             "'vision' and 'beta' share a release repository but no app repository; a release image names",
             id="one pair, two images",
