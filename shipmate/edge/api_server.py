@@ -9,7 +9,9 @@ here.
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,6 +26,10 @@ CONNECTIONS = 32
 """Kept open to a service: as many as a Functions worker may have threads; each watches a rollout of its own."""
 
 type Reply = tuple[int, dict[str, str], bytes]
+
+
+class Late(urllib3.exceptions.HTTPError):
+    """A reply began, and was not all there in time."""
 
 
 class ApiServer:
@@ -80,32 +86,32 @@ class ApiServer:
         method: str,
         path: str,
         body: bytes | None,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         timeout_seconds: float,
         *,
         limit: int | None = None,
     ) -> Reply:
         """Send one request as it is; raise Retryable if it cannot have arrived, Ambiguous if a write may have.
 
-        With a limit, no more than one byte beyond it is read of the reply's body.
+        With a limit, no more than one byte beyond it is read of the reply's body, and `timeout_seconds` are for all of
+        it: what comes drop by drop ends at the first drop after them.
         """
         client = self.connect()
         configuration = client.configuration
-        for setting in configuration.auth_settings().values():
-            headers[setting["key"]] = setting["value"]
+        proof = {setting["key"]: setting["value"] for setting in configuration.auth_settings().values()}
+        until = time.monotonic() + timeout_seconds
         what = f"{method} {path.partition('?')[0]} at {configuration.host}"
         try:
             reply = client.rest_client.pool_manager.request(
                 method,
                 configuration.host + path,
                 body=body,
-                headers=headers,
+                headers={**headers, **proof},
                 timeout=urllib3.Timeout(connect=min(5.0, timeout_seconds), read=timeout_seconds),
                 redirect=False,
                 preload_content=limit is None,
             )
-            data = reply.data if limit is None else reply.read(limit + 1)
-            reply.close() if limit is not None and len(data) > limit else reply.release_conn()
+            data = reply.data if limit is None else _read(reply, limit, until)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Retryable(f"{what} did not reach the API server: {error}") from error
         except urllib3.exceptions.HTTPError as error:
@@ -124,6 +130,17 @@ class ApiServer:
             if self._client is client:
                 self._client = None
                 client.rest_client.close()
+
+
+def _read(reply: urllib3.BaseHTTPResponse, limit: int, until: float) -> bytes:
+    """Return a reply's body, at most one byte beyond the limit, and close it; raise Late if it comes too slowly."""
+    data = bytearray()
+    with closing(reply):
+        while piece := reply.read1(limit + 1 - len(data)):
+            data += piece
+            if time.monotonic() > until and reply.length_remaining != 0:
+                raise Late(f"{len(data)} bytes came in time, and not all")
+    return bytes(data)
 
 
 def status_of_server(data: bytes) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from shipmate.core.answers import LONGEST_REPLY, TOO_LONG
 from shipmate.core.fence import Operation
 from shipmate.core.gate_pod import GATE_SELECTOR
 from shipmate.core.views import PAIR, DeploymentView, Object, PodView, view_deployment, view_pod, view_pods
-from shipmate.edge.api_server import ApiServer, Reply, refusal, status_of_server
+from shipmate.edge.api_server import ApiServer, Late, Reply, refusal, status_of_server
 from shipmate.edge.cluster_address import Credential, finder
 from shipmate.errors import Ambiguous, Conflict, Invalid, NotFound, Retryable, Silent, Unusable
 
@@ -147,10 +147,10 @@ class Cluster:
     ) -> Reply:
         """Ask a pod over HTTP through the API server's proxy and return its status, headers (lower-case) and body.
 
-        `timeout` is in seconds.
+        `timeout` is in seconds, for the whole answer.
 
         Bytes go and come as they are. Any status of the application's own is a reply; Retryable means that the pod
-        could not be asked, Silent that it did not answer in time, and Unusable that it answered with more than
+        could not be asked, Silent that its answer was not there in time, and Unusable that it answered with more than
         `LONGEST_REPLY`.
 
         Each question has a connection of its own: on one that stays open, Go's HTTP server closes the body of the
@@ -164,7 +164,7 @@ class Cluster:
             status, reply_headers, data = self._server.exchange(method, url, body, sent, timeout, limit=LONGEST_REPLY)
         except (Ambiguous, Retryable) as error:  # a question changes nothing: it may be asked again
             waited = time.monotonic() - started  # a TLS handshake that is not answered ends sooner, by the same name
-            if isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError) and waited >= timeout:
+            if isinstance(error.__cause__, urllib3.exceptions.ReadTimeoutError | Late) and waited >= timeout:
                 what = f"{method} {path} of pod {namespace}/{pod}"
                 raise Silent(f"{what} was not answered within {timeout:g} s") from error
             raise Retryable(str(error)) from error

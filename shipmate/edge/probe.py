@@ -32,6 +32,8 @@ class Door:
 
     def _request(self, method: str, url: str, body: bytes | None) -> tuple[int, httpx.Headers, bytes]:
         headers = {"content-type": "application/json"} if body is not None else {}
+        until = time.monotonic() + self._timeout_seconds
+        late = f"{url} did not answer within {self._timeout_seconds:g} s"
         try:
             with httpx.stream(
                 method, url, content=body, headers=headers, timeout=self._timeout_seconds, trust_env=False
@@ -41,10 +43,12 @@ class Door:
                     content += piece
                     if len(content) > LONGEST_REPLY:
                         raise Retryable(f"{url} has a reply of {TOO_LONG}")
+                    if time.monotonic() > until:  # each piece is in time, and there are more and more of them
+                        raise Retryable(late)
                 return reply.status_code, reply.headers, bytes(content)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(f"{url} could not be reached: {error}") from error
         except httpx.TimeoutException as error:
-            raise Retryable(f"{url} did not answer within {self._timeout_seconds:g} s") from error
+            raise Retryable(late) from error
         except httpx.HTTPError as error:
             raise Retryable(f"{url} could not be asked: {error}") from error

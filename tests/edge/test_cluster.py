@@ -1,13 +1,16 @@
 """An API server in trouble: what the contract suite cannot make a healthy one do."""
 
+import itertools
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from shipmate.core.answers import LONGEST_REPLY
+from shipmate.edge import api_server
 from shipmate.edge.cluster import Cluster
 from shipmate.errors import (
     Ambiguous,
@@ -125,6 +128,25 @@ def test_a_pods_reply_is_read_up_to_a_limit(server: Server, cluster: Cluster) ->
     server.body += b"x"
     with pytest.raises(Unusable, match=r"POST /score of pod n/p has a reply of more than 1 MiB"):
         cluster.ask_pod("n", "p", 8000, "POST", "/score", b"?")
+    server.body = b"fine"
+    assert cluster.ask_pod("n", "p", 8000, "GET", "/")[2] == b"fine"
+
+
+def test_a_pods_reply_that_comes_drop_by_drop_is_late(server: Server, cluster: Cluster) -> None:
+    server.body, server.drop_seconds = b"x" * 600, 0.05
+    began = time.monotonic()
+    with pytest.raises(Silent, match=r"GET /score of pod n/p was not answered within 0\.3 s"):
+        cluster.ask_pod("n", "p", 8000, "GET", "/score", timeout=0.3)
+    assert time.monotonic() - began < 10
+    server.body = b"x" * 10
+    assert cluster.ask_pod("n", "p", 8000, "GET", "/score", timeout=20)[2] == server.body
+
+
+def test_a_whole_reply_that_is_read_late_is_one(
+    server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a worker that slept over it: the candidate is not to blame."""
+    monkeypatch.setattr(api_server, "time", SimpleNamespace(monotonic=itertools.count(0, 1000).__next__))
     server.body = b"fine"
     assert cluster.ask_pod("n", "p", 8000, "GET", "/")[2] == b"fine"
 

@@ -42,6 +42,14 @@ class App(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"result": [labels, "Computed in 3 ms"]}).encode())
 
     def do_GET(self) -> None:
+        if "drip" in self.path:
+            self.send_response(200)
+            self.send_header("Content-Length", "600")
+            self.end_headers()
+            for _ in range(600):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
+            return
         if "flood" in self.path:
             self.answer(200, b"x" * (LONGEST_REPLY + 1))
             return
@@ -114,6 +122,13 @@ def test_a_door_that_answers_no_is_retried_with_its_words(url: str) -> None:
 def test_a_door_that_does_not_answer_is_retried(url: str) -> None:
     with pytest.raises(Retryable, match=r"/slow/score did not answer within 0\.1 s"):
         Door(timeout_seconds=0.1).ask(f"{url}/slow", PHOTO)
+
+
+def test_a_door_that_answers_drop_by_drop_is_retried(url: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(Retryable, match=r"/drip/version did not answer within 0\.3 s"):
+        Door(timeout_seconds=0.3).version(f"{url}/drip")
+    assert time.monotonic() - began < 10
 
 
 def test_a_door_that_is_shut_is_retried() -> None:

@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
     status = 200
     body = b"{}"
     delay = 0.0
+    drop_seconds = 0.0  # between one byte of the body and the next
     hang_up = False
     below_tls = b""  # sent as they are before it hangs up
     allow_reuse_address = True
@@ -65,7 +66,12 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(self.server.body))} | self.server.extra).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(self.server.body)
+        if not self.server.drop_seconds:
+            self.wfile.write(self.server.body)
+            return
+        for drop in self.server.body:
+            self.wfile.write(bytes([drop]))
+            time.sleep(self.server.drop_seconds)
 
     do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server finds methods by these names
 
