@@ -38,7 +38,8 @@ class ApiServer:
     def __init__(self, find: Callable[[], Configuration], *, timeout_seconds: float) -> None:
         """`find` says where the server is and what is trusted there.
 
-        It is asked at the first use, and again if that failed or the server shows a certificate that is not trusted.
+        It is asked at the first use, and again if that failed, nobody knows the server's name any more, or the server
+        shows a certificate that is not trusted.
         """
         self._find = find
         self._client: ApiClient | None = None
@@ -113,6 +114,8 @@ class ApiServer:
             )
             data = reply.data if limit is None else _read(reply, limit, until)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            if isinstance(error, urllib3.exceptions.NameResolutionError):
+                self._forget(client)  # a cluster that was made anew has another name
             raise Retryable(f"{what} did not reach the API server: {error}") from error
         except urllib3.exceptions.HTTPError as error:
             if _is_untrusted(error):

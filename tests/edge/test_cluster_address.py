@@ -161,6 +161,25 @@ def test_an_aks_cluster_is_looked_for_at_its_first_use_and_again_if_that_failed(
     cluster.close()
 
 
+def test_an_aks_cluster_that_was_made_anew_is_looked_for_again(server: Server) -> None:
+    """Under the same id it has another name; the one that is kept is nobody's any more."""
+    looked: list[str] = []
+    places = ["http://gone.invalid:1", server.url]
+
+    def find() -> Configuration:
+        looked.append(places[len(looked)])
+        return Configuration(host=looked[-1])
+
+    cluster = Cluster(find, registry="r")
+    server.body = b'{"items": []}'
+    with pytest.raises(Retryable, match=r"did not reach the API server: .*Failed to resolve 'gone\.invalid'"):
+        cluster.pods("n", "a=b")
+    for _ in range(2):
+        assert cluster.pods("n", "a=b") == ()
+    assert looked == places
+    cluster.close()
+
+
 def test_an_aks_cluster_that_was_never_used_is_closed() -> None:
     cluster = Cluster.connect(f"aks:{RESOURCE}", registry="r", credential=Credential())
     assert cluster.registry == "r"
