@@ -44,6 +44,28 @@ def test_the_object_id_of_the_controller_is_set_in_one_file(tmp_path: Path, over
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("  variables:\n", "  variables:\n    - name: later\n      expression: 'true'\n", id="a variable"),
+        pytest.param("    - name: by-the-controller", "    - name: by-whom", id="a condition"),
+    ],
+)
+def test_the_controller_is_not_named_where_something_else_stands_by_now(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    """The patches of k8s/overlays/aks go by position."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    policies = tmp_path / "k8s" / "base" / "admission-policies.yaml"
+    text = policies.read_text()
+    policies.write_text(text.replace(before, after, 1))
+    assert policies.read_text() != text
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        rendered(tmp_path / "k8s" / "overlays" / "aks")
+    assert "/name" in refused.value.stderr
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("overlay", sorted(each.name for each in (K8S / "overlays").iterdir()))
 def test_a_pod_has_as_long_in_a_rollout_as_in_its_gate(overlay: str) -> None:
     """Otherwise a pod that is slow and right passes the gate, fails every rollout, and is blamed for it."""
