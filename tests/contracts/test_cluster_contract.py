@@ -6,6 +6,7 @@ for the application.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -152,6 +153,15 @@ class RealWorld:
     def wait_for_pod_policy(self, pod: str) -> None:
         """Return when the policy of the gate's pods lets the controller delete no other pod, such as this."""
         self._until_denied("delete", "pod", pod, f"--as=system:serviceaccount:{self.namespace}:shipmate")
+
+    def wait_until_refused(self, pod: Object, words: str) -> None:
+        """Return when a policy refuses to the controller to make this pod."""
+        self._until(words, "create", "-f", "-", "--dry-run=server", stdin=json.dumps(pod))
+
+    def _until(self, words: str, *arguments: str, stdin: str | None = None) -> None:
+        """Return when the controller's account is told these words."""
+        tried = (*arguments, f"--as=system:serviceaccount:{self.namespace}:shipmate")
+        eventually(lambda: words in kubectl(*tried, stdin=stdin, check=False))
 
     def _until_denied(self, *arguments: str) -> None:
         tried = (*arguments, "-n", self.namespace, "--dry-run=server")
@@ -592,6 +602,17 @@ def test_the_controller_makes_and_deletes_the_pods_of_its_gates_and_no_others(re
     curious["spec"]["automountServiceAccountToken"] = True
     with pytest.raises(NotAllowed, match="gets no token of a service account"):
         real.cluster.create_gate_pod(real.namespace, curious)
+    token: Object = {"serviceAccountToken": {"path": "token", "audience": "https://kubernetes.default.svc"}}
+    own_name: Object = {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}
+    harmless = gate(real, real.good)
+    harmless["spec"]["volumes"].append({"name": "about", "projected": {"sources": [own_name]}})
+    clever = gate(real, real.good)
+    clever["spec"]["volumes"].append({"name": "about", "projected": {"sources": [own_name, token]}})
+    words = "gets no token of a service account (no volume may have a projected serviceAccountToken)"
+    real.wait_until_refused(clever, words)
+    with pytest.raises(NotAllowed, match=re.escape(words)):
+        real.cluster.create_gate_pod(real.namespace, clever)
+    assert real.cluster.create_gate_pod(real.namespace, harmless).name == "gate-vision-1"
     powerful = gate(real, real.good)
     powerful["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     with pytest.raises(NotAllowed, match=r'violates PodSecurity "restricted'):
