@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +56,10 @@ class World(Protocol):
         """Make the Deployment `vision` anew, with the good image and without a fence."""
         ...
 
+    def x_release(self, pod: PodView) -> str:
+        """Return which release a pod says that it is of."""
+        ...
+
 
 # -- two worlds ----------------------------------------------------------------------------------------------------
 
@@ -79,6 +84,10 @@ class FakeWorld:
         manifest["spec"]["template"]["spec"]["containers"][0]["image"] = self.good
         self.fake.add_deployment(manifest)
         return self.cluster.deployment(self.namespace, "vision")
+
+    def x_release(self, pod: PodView) -> str:
+        """Return what the pod's environment says."""
+        return pod.release or ""
 
 
 def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
@@ -146,6 +155,12 @@ class RealWorld:
         self.untouched = False
         return self.cluster.deployment(self.namespace, "vision")
 
+    def x_release(self, pod: PodView) -> str:
+        """Return what the pod says to the administrator: the controller may ask the pods of its gates alone."""
+        administrator = RealCluster.connect(f"kubeconfig:{default_layout().kubeconfig}", registry="127.0.0.1:1")
+        with closing(administrator):
+            return administrator.ask_pod(self.namespace, pod.name, 8000, "GET", "/")[1]["x-release"]
+
     def wait_for_fence_policy(self) -> None:
         """Return when the policy of the fence, which is seconds old in a new cluster, refuses what it should."""
         self._until_denied("annotate", "deployment", "vision", "shipmate.dev/fence-")
@@ -153,6 +168,10 @@ class RealWorld:
     def wait_for_pod_policy(self, pod: str) -> None:
         """Return when the policy of the gate's pods lets the controller delete no other pod, such as this."""
         self._until_denied("delete", "pod", pod, f"--as=system:serviceaccount:{self.namespace}:shipmate")
+
+    def wait_for_question_policy(self) -> None:
+        """Return when the policy of the gate's questions lets the controller ask no pod by another name."""
+        self._until("denied", "get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/vision-1:8000/proxy/")
 
     def wait_until_refused(self, pod: Object, words: str) -> None:
         """Return when a policy refuses to the controller to make this pod."""
@@ -451,6 +470,15 @@ def test_a_pod_is_asked_and_answers_byte_for_byte(world: World) -> None:
     assert world.cluster.ask_pod(world.namespace, pod.name, 8000, "GET", "/readyz")[0] == 200
 
 
+@pytest.mark.parametrize("name", ["vision-7c9d5b4f6-x2x8k", "aggregate-1", "http:vision-7c9d5b4f6-x2x8k"])
+def test_the_controller_asks_the_pods_of_its_gates_and_no_others(world: World, name: str) -> None:
+    if isinstance(world, RealWorld):
+        world.wait_for_question_policy()
+    for method in ("GET", "POST"):
+        with pytest.raises(NotAllowed, match="the controller asks the pods of its gates and no others"):
+            world.cluster.ask_pod(world.namespace, name, 8000, method, "/score")
+
+
 @pytest.mark.cluster
 def test_a_candidate_that_is_slow_or_ends_is_told_from_one_that_cannot_be_asked(real: RealWorld) -> None:
     real.deploy()
@@ -534,7 +562,7 @@ def test_a_rollout_is_watched_to_its_end(world: World) -> None:
         ("r-1", world.better)
     ] * 2
     newest = next(pod for pod in pods if pod.release == "r-1")
-    assert world.cluster.ask_pod(world.namespace, newest.name, 8000, "GET", "/")[1]["x-release"] == "r-1"
+    assert world.x_release(newest) == "r-1"
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,8 @@ class FakeCluster:
         timeout: float = 10.0,
     ) -> Reply:
         self._fault("ask_pod", "before")
+        if not pod.startswith("gate-"):
+            raise NotAllowed("the controller asks the pods of its gates and no others")
         view = view_pod(self._pod(namespace, pod))
         if view.phase != "Running":
             raise Retryable(f"pod {namespace}/{pod} has no address yet")
