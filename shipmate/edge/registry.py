@@ -16,11 +16,13 @@ from shipmate.core.image import INDEXES, MANIFESTS, Descriptor
 from shipmate.core.refs import Digest, digest_of, parse_digest, parse_repository, parse_tag
 from shipmate.edge.registry_auth import AZURE_REGISTRIES, Anonymous
 from shipmate.edge.registry_http import BULK_SECONDS, QUICK_SECONDS, Credentials, RegistryHttp, Reply
-from shipmate.edge.registry_upload import PIECE_SIZE, Upload
+from shipmate.edge.registry_upload import Upload
 from shipmate.errors import Rejected, Retryable
 from shipmate.ports import Copied, Manifest, Readable
 
 COPIES_AT_ONCE = 4
+PIECE_SIZE = 256 << 10
+"""Bytes of a blob that are taken and sent on at once, where it has to be copied."""
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 
 

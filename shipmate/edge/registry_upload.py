@@ -31,8 +31,6 @@ closed connections on large chunks (azure-sdk-for-net#32059); its own clients se
 """
 MOST_BREAKS = 2
 """PATCHes that break off without progress, before they become smaller."""
-PIECE_SIZE = 256 << 10
-"""Bytes handed to the socket at once."""
 MOST_INTERRUPTIONS = 6
 """In a row, without any progress between, before an upload is given up."""
 LONGEST_WAIT_SECONDS = 10.0
@@ -268,30 +266,29 @@ class _PatchSize:
 
 
 class _Feed:
-    """Content read forward in small pieces, across requests; it goes back only if the registry did."""
+    """Content read forward as its pieces come, across requests; it goes back only if the registry did."""
 
     def __init__(self, content: Readable) -> None:
         self._content = content
         self.furthest = 0  # offset in the content
         self._position = 0
         self._chunks: Iterator[bytes] | None = None
-        self._rest = memoryview(b"")
+        self._rest = b""
 
     def read(self, start: int, size: int) -> Iterator[bytes]:
         """Yield `size` bytes from an offset that was reached before."""
         if self._chunks is None or self._position != start:
             self._chunks = self._content.open_at(start)
-            self._rest = memoryview(b"")
+            self._rest = b""
             self._position = start
         end = start + size
         while self._position < end:
-            if not self._rest:
-                self._rest = memoryview(self._next(self._chunks))
-            piece = self._rest[: min(PIECE_SIZE, end - self._position)]
-            self._rest = self._rest[len(piece) :]
+            chunk = self._rest or self._next(self._chunks)
+            left = end - self._position
+            piece, self._rest = chunk[:left], chunk[left:]  # a whole one is not copied
             self._position += len(piece)
             self.furthest = max(self.furthest, self._position)
-            yield bytes(piece)
+            yield piece
 
     def _next(self, chunks: Iterator[bytes]) -> bytes:
         for chunk in chunks:
