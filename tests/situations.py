@@ -57,6 +57,11 @@ def refusing(world: World, what: Callable[[str], bool]) -> Patching:
     return patch
 
 
+def later(world: World) -> None:
+    """Let time pass, longer than any window."""
+    world.clock.advance_to(world.clock.now() + timedelta(seconds=100))
+
+
 def another_reads(world: World) -> None:
     """Let another worker read what was published, for which nothing else is due."""
     other = world.pipeline("worker-2")

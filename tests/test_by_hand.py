@@ -1,14 +1,12 @@
 """Releases by hand, in unusual orders: they happen as people were told, and nothing undoes them behind them."""
 
-from datetime import timedelta
-
 import pytest
 
 from shipmate.commands import ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Retryable
-from tests.situations import phases, rolled_back, users_meet
-from tests.world import World, released
+from tests.situations import later, phases, rolled_back, users_meet
+from tests.world import released
 
 
 def test_an_explicit_earlier_pair_is_released_through_the_gate() -> None:
@@ -50,10 +48,6 @@ def test_an_override_says_what_it_lifts() -> None:
     body = ReleaseBody(reason="it is a honeycomb", release="r-2", override=True)
     answer = world.commands().release("vision", "key", "ana", body)
     assert answer.message == "releases app 2.3.0 with model 1.1, and lifts the quarantine of model 1.1"
-
-
-def later(world: World) -> None:
-    world.clock.advance_to(world.clock.now() + timedelta(seconds=100))
 
 
 def test_an_override_that_gave_way_before_its_turn_lifts_nothing() -> None:

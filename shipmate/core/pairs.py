@@ -239,3 +239,19 @@ def guilty(bad: Pair, good: Pair | None) -> tuple[str, ...]:
     if bad.app != good.app:
         return (bad.app,)
     return (bad.model,) if bad.model != good.model else ()
+
+
+def blamed(state: State, bad: Pair) -> tuple[str, ...]:
+    """Return what to quarantine of a pair that its gate, its rollout or the door found bad beside the live one.
+
+    A half that was live and that nobody undid passed with another partner: then the pair alone is barred, and the way
+    back to where that half was good stays open.
+    """
+    found = guilty(bad, state.serving.pair if state.serving is not None else None)
+    return (bad.key,) if any(_did_well(state, half) for half in found) else found
+
+
+def _did_well(state: State, half: str) -> bool:
+    """Whether a half was live, and no rollback undid that."""
+    good = (release for release in state.releases if release.was_live and release.phase is not Phase.ROLLED_BACK)
+    return any(half in (release.pair.app, release.pair.model) for release in good)

@@ -16,7 +16,7 @@ from shipmate.core.gate import Reply, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, ModelHalf, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
-from shipmate.core.pairs import guilty
+from shipmate.core.pairs import blamed
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.targets import LONGEST_ANSWER_SECONDS, Target
 from shipmate.core.views import PodView
@@ -44,7 +44,6 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     serving = state.serving
     asked = _questions(release, target, state, context)
     live = _live_replies(release, target, asked, context) if serving is not None else {}
-    good = serving.pair if serving is not None else None
     restore(release, target, state, context)
     pod = _start(release, target, context)
     try:
@@ -59,7 +58,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
             release=release.number,
             reason=error.reason,
             message=str(error),
-            quarantine=guilty(release.pair, good),
+            quarantine=blamed(state, release.pair),
         )
     compared_with = serving.number if serving is not None else None
     report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
@@ -70,7 +69,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
         release=release.number,
         reason="GateFailed",
         message="; ".join(report.faults),
-        quarantine=guilty(release.pair, good),
+        quarantine=blamed(state, release.pair),
         report=report,
     )
 

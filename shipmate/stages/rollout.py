@@ -4,11 +4,10 @@ from datetime import timedelta
 
 from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
-from shipmate.core.pairs import guilty
+from shipmate.core.pairs import blamed
 from shipmate.core.plan import gives_way, overtaken_by
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
-from shipmate.core.refs import Pair
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Misconfigured, NotAllowed, Rejected, Retryable, ShipmateError
@@ -167,12 +166,8 @@ def _failed(release: Release, state: State, seen: RolloutFailed, context: Contex
         stage="rollout",
         reason=seen.reason,
         message=seen.message,
-        quarantine=() if release.is_rollback or _is_nobodys_fault(seen) else guilty(release.pair, _good(state)),
+        quarantine=() if release.is_rollback or _is_nobodys_fault(seen) else blamed(state, release.pair),
     )
-
-
-def _good(state: State) -> Pair | None:
-    return state.serving.pair if state.serving is not None else None
 
 
 def _is_nobodys_fault(seen: RolloutFailed) -> bool:

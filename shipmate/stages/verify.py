@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from shipmate.core.gate import is_right
 from shipmate.core.ledger import Failed, Live, Release, State
-from shipmate.core.pairs import guilty
+from shipmate.core.pairs import blamed, guilty
 from shipmate.core.targets import Target
 from shipmate.errors import Rejected, Retryable, Unreachable
 from shipmate.ports import Door
@@ -36,9 +36,10 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
             continue
         in_a_row = 0
         if context.clock.now() > deadline:
-            blamed = is_reached and not release.is_rollback  # a door that nobody gets through says nothing of the pair
-            good = state.serving.pair if state.serving is not None else None
-            return _failed(release, target, fault, guilty(release.pair, good) if blamed else (), context)
+            is_to_blame = (
+                is_reached and not release.is_rollback
+            )  # a door that nobody gets through says nothing of the pair
+            return _failed(release, target, fault, blamed(state, release.pair) if is_to_blame else (), context)
         context.progress(fault)
         context.clock.sleep(POLL_SECONDS)
     quarantine: tuple[str, ...] = ()

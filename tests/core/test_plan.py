@@ -7,7 +7,7 @@ import pytest
 
 from shipmate.core import pairs, plan
 from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase, Skipped
-from shipmate.core.pairs import follows, guilty
+from shipmate.core.pairs import blamed, follows, guilty
 from shipmate.core.plan import decide, last_good
 from shipmate.core.refs import Pair
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
@@ -955,6 +955,30 @@ def test_idle_and_waiting_steps_say_why() -> None:
 )
 def test_who_is_guilty(bad: Pair, good: Pair | None, blamed: tuple[str, ...]) -> None:
     assert guilty(bad, good) == blamed
+
+
+@pytest.mark.parametrize(
+    ("story", "bad", "barred"),
+    [
+        pytest.param(lambda s: s, pair("A2", "M1"), (digest("A2"),), id="the app is new"),
+        pytest.param(lambda s: s.ship("A2", "M1").ship("A2", "M2"), pair("A1", "M2"), None, id="the app was live"),
+        pytest.param(lambda s: s.ship("A1", "M2").ship("A2", "M2"), pair("A2", "M1"), None, id="the model was live"),
+        pytest.param(
+            lambda s: s.ship("A2", "M1").plan_rollback(1, 2).build().intend().roll_out().go_live(digest("A2")),
+            pair("A2", "M1"),
+            (digest("A2"),),
+            id="the app was live and was undone",
+        ),
+        pytest.param(lambda s: s, pair("A1", "M1"), (), id="nothing changed"),
+    ],
+)
+def test_what_a_verdict_bars(story: Callable[[Story], Story], bad: Pair, barred: tuple[str, ...] | None) -> None:
+    state = story(Story().ship_first().app("A2").model("M2")).state
+    assert blamed(state, bad) == ((bad.key,) if barred is None else barred)
+
+
+def test_the_first_pair_is_barred_as_a_pair() -> None:
+    assert blamed(Story().app("A1").model("M1").state, pair("A1", "M1")) == (pair("A1", "M1").key,)
 
 
 def test_the_last_good_release_is_the_newest_verified_that_is_not_quarantined() -> None:

@@ -184,7 +184,7 @@ MUTANTS = (
             (State, "is_quarantined", lambda self, pair: False),
         ),
     ),
-    Mutant("the quarantine takes both halves", 18, ((gate, "guilty", lambda bad, good: (bad.app, bad.model)),)),
+    Mutant("the quarantine takes both halves", 18, ((gate, "blamed", lambda state, bad: (bad.app, bad.model)),)),
     Mutant("a hold does not raise the fence", 19, ((commands.Commands, "_raise_fence", lambda self, target: None),)),
     Mutant("a hold is looked at when a release is planned", 19, ((plan, "_to_traffic", lambda s, r: plan.Intend(r)),)),
     Mutant("a hold on one kind of half holds nothing", 19, ((State, "hold_on", lambda self, pair: None),)),

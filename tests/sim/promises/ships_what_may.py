@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from shipmate.core.ledger import Failed, Gated, Hold, HoldSet, Intended, Live, Rejected, Requested, Resumed, Superseded
+from shipmate.core.ledger import (
+    Failed,
+    Gated,
+    Hold,
+    HoldSet,
+    Intended,
+    Live,
+    Phase,
+    Rejected,
+    Requested,
+    Resumed,
+    Superseded,
+)
 from shipmate.core.refs import Pair
 from tests.sim import model
 from tests.sim.history import Patch
@@ -113,7 +125,10 @@ def _intended_under_a_hold(seen: Seen) -> Iterator[str]:
 
 
 def _quarantines_what_is_guilty(seen: Seen) -> Iterator[str]:
-    """A verdict bars the half that differs from the live pair, by its digest, or the pair by its key."""
+    """A verdict bars the half that differs from the live pair, by its digest, or the pair by its key.
+
+    One that was live, and that no rollback undid, is not barred by itself.
+    """
     for place, entry in enumerate(seen.entries):
         if not isinstance(entry, (Rejected, Failed)) or not seen.is_forward(entry.release):
             continue
@@ -128,5 +143,14 @@ def _quarantines_what_is_guilty(seen: Seen) -> Iterator[str]:
             guilty = ()
         else:
             guilty = (pair.app,) if pair.app != live.app else (pair.model,)
+        if any(_did_well(seen, place, half) for half in guilty):
+            guilty = (pair.key,)
         if set(entry.quarantine) != set(guilty):
             yield f"r-{entry.release} ended and quarantined {entry.quarantine} instead of {guilty}"
+
+
+def _did_well(seen: Seen, until: int, half: str) -> bool:
+    """Whether a half was live before a place in the ledger, and was not undone by then."""
+    entries = seen.entries[:until]
+    good = [number for number in model.verified(entries) if model.phase(entries, number) is not Phase.ROLLED_BACK]
+    return any(half in (seen.planned[number][1].pair.app, seen.planned[number][1].pair.model) for number in good)
