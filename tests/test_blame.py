@@ -1,9 +1,14 @@
 """Blame: what a verdict bars, and what it leaves free, where a half was good before or the live pair is as wrong."""
 
+import msgspec
+
 from shipmate.commands import ReleaseBody, RollbackBody
+from shipmate.core.targets import GateThresholds
 from tests.fakes.cluster import Asked, Reply
 from tests.situations import later, rolled_back, shipped, users_meet
-from tests.world import World, released
+from tests.world import TARGET, World, released
+
+LENIENT = msgspec.structs.replace(TARGET, gate=GateThresholds(max_wrong=1, max_newly_wrong=1))
 
 
 def disagreeing(world: World, app: str, model: str) -> None:
@@ -77,3 +82,27 @@ def test_code_that_was_rolled_back_and_fails_again_under_an_override_stays_quara
     world.run()
     assert shipped(world)[-1] == "r-4 2.4.0+1.0 rejected"
     assert world.state.quarantine == {world.state.release(2).pair.app}
+
+
+def wrong_by_stricter_thresholds() -> World:
+    """Return a world whose live model answers what its target's thresholds no longer allow."""
+    world = World(LENIENT)
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0", says="tulip"))
+    world.target = TARGET
+    return world
+
+
+def test_code_is_not_quarantined_for_the_live_models_own_answer() -> None:
+    world = wrong_by_stricter_thresholds()
+    world.ship(world.push_app("2.4.0"))
+    bad = world.state.release(2)
+    assert bad.message == "1 of 1 golden photos is wrong, allowed 0"
+    assert world.state.quarantine == {bad.pair.key}
+    world.ship(world.publish_model("1.1"))
+    assert users_meet(world) == ("2.4.0", "1.1")
+
+
+def test_a_model_answers_for_its_own_questions_though_the_live_one_is_as_wrong() -> None:
+    world = wrong_by_stricter_thresholds()
+    world.ship(world.publish_model("1.1", says="tulip"))
+    assert world.state.quarantine == {world.state.release(2).pair.model}

@@ -12,7 +12,7 @@ from typing import Literal
 from shipmate.core import pairs, plan
 from shipmate.core.book import Book, event_of, words_of
 from shipmate.core.fold import examined
-from shipmate.core.gate import Change, Predictions, Row
+from shipmate.core.gate import WRONG, Predictions, Row
 from shipmate.core.history import release_history
 from shipmate.core.ledger import (
     AnyEntry,
@@ -35,7 +35,6 @@ from shipmate.core.ledger import (
 )
 
 _MOST_ROWS = 3
-_WRONG = (Change.NEWLY_WRONG, Change.WRONG, Change.CHANGED)
 
 type Kind = Literal["release", "half", "pair", "hold", "request", "event"]
 """What has a fate. Its key is a release's number, a half's digest, a pair's key, and the id of any other."""
@@ -156,7 +155,7 @@ def _rejected(book: Book, release: Release) -> Finding:
     words = f"was rejected ({release.ended_because}), and users never met it: {release.message}"
     report = release_history(release, book.entries).report
     if report is not None:
-        rows = [_row(row) for row in report.rows if row.change in _WRONG]
+        rows = [_row(row) for row in report.rows if row.change in WRONG]
         words += "".join(f"; {row}" for row in rows[:_MOST_ROWS])
     return _told(book, release, "rejected", words, _mend(book, release))
 

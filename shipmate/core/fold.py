@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from shipmate.core.events import ImagePushed, ModelPublished
-from shipmate.core.gate import Change
+from shipmate.core.gate import WRONG
 from shipmate.core.ledger import (
     HALVES_KEPT,
     MEMORY,
@@ -293,8 +293,7 @@ def _built(state: State, entry: Built) -> State:
 
 
 def _gated(state: State, entry: Gated) -> State:
-    wrong = (Change.NEWLY_WRONG, Change.WRONG, Change.CHANGED)
-    forgiven = tuple(row.file for row in entry.report.rows if row.change in wrong)
+    forgiven = tuple(row.file for row in entry.report.rows if row.change in WRONG)
     cleared = state.release(entry.release).blames is not None
     return _moved(state, entry, Phase.CLEARED if cleared else Phase.GATED, forgiven=forgiven)
 

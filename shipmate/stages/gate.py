@@ -12,7 +12,7 @@ from datetime import timedelta
 import msgspec
 
 from shipmate.core.answers import parse_answer, question, writable
-from shipmate.core.gate import Reply, judge
+from shipmate.core.gate import Reply, is_as_live, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
 from shipmate.core.ledger import Gated, ModelHalf, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
@@ -64,12 +64,14 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
     if report.passed:
         return Gated(**context.stamp(), release=release.number, report=report)
+    has_live_model = serving is not None and serving.pair.model == release.pair.model
+    is_lives_fault = has_live_model and is_as_live(report, target.gate)
     return Rejected(
         **context.stamp(),
         release=release.number,
         reason="GateFailed",
         message="; ".join(report.faults),
-        quarantine=blamed(state, release.pair),
+        quarantine=(release.pair.key,) if is_lives_fault else blamed(state, release.pair),
         report=report,
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shipmate.core.gate import Change, Predictions, Question, Reply, is_right, judge
+from shipmate.core.gate import Change, Predictions, Question, Reply, is_as_live, is_right, judge
 from shipmate.core.targets import GateThresholds
 
 DAISY = Question("golden/flower.jpg", "daisy", 0.2)
@@ -141,6 +141,28 @@ def test_the_verdict(
     report = judge(QUESTIONS, candidate, live, thresholds, None)
     assert report.faults == faults
     assert report.passed == (not faults)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "live", "thresholds", "expected"),
+    [
+        pytest.param(replies("dog", "cup"), replies("dog", "cup"), GateThresholds(), True, id="wrong as before"),
+        pytest.param(replies("dog", "cup"), replies("wolf", "cup"), GateThresholds(), True, id="in another way"),
+        pytest.param(replies("dog", "cup"), replies("cat", "cup"), GateThresholds(), False, id="newly wrong"),
+        pytest.param(replies("dog", "mug"), replies("dog", "cup"), GateThresholds(max_newly_wrong=1), False, id="more"),
+        pytest.param(replies("dog", "cup"), {}, GateThresholds(), False, id="nobody knows what live says"),
+        pytest.param(
+            replies("dog", "cup", seconds=6), replies("dog", "cup"), GateThresholds(), False, id="and it is too slow"
+        ),
+        pytest.param(replies("cat", "cup", seconds=6), {}, GateThresholds(), False, id="too slow, and right"),
+    ],
+)
+def test_a_candidate_that_is_as_wrong_as_live(
+    candidate: dict[str, Reply], live: dict[str, Reply], thresholds: GateThresholds, expected: bool
+) -> None:
+    report = judge(QUESTIONS[:2], candidate, live, thresholds, 1)
+    assert not report.passed
+    assert is_as_live(report, thresholds) is expected
 
 
 def test_rows_come_worst_first() -> None:
