@@ -117,14 +117,7 @@ class Commands:
             app, model = state.app(chosen.app), state.model(chosen.model)
             if app is not None and model is not None and app.contract != model.contract:
                 raise Conflict(f"{pairs.misfit(app, model)}: name two halves that fit")
-            if state.is_quarantined(chosen) and not body.override:
-                raise Conflict(
-                    "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
-                    '"override": true, which lifts the quarantine and is recorded; the gate asks it all the same'
-                )
-            live = state.serving
-            if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
-                raise Conflict(f"{live.name} is live with this pair already")
+            _check_can_be_released(state, chosen, body, seen)
             entries: list[AnyEntry] = []
             hold, lifts = state.hold_on(chosen), ""
             if hold is not None:
@@ -323,6 +316,20 @@ def _wanted(state: State, body: ReleaseBody) -> Pair | None:
     return Pair(app, model)
 
 
+def _check_can_be_released(state: State, chosen: Pair, body: ReleaseBody, seen: DeploymentView) -> None:
+    if state.is_quarantined(chosen) and not body.override:
+        raise Conflict(
+            "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
+            '"override": true, which lifts the quarantine and is recorded; the gate asks it all the same'
+        )
+    live = state.serving
+    if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
+        raise Conflict(f"{live.name} is live with this pair already")
+    coming = plan.brings(state, chosen)
+    if coming is not None and not (body.override and coming.phase in plan.EARLY):
+        raise Conflict(f"{coming.name} brings this pair already: wait until it is done")
+
+
 def _head(state: State, halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Digest:
     """Return the newest half that is not quarantined; the newest, where all are."""
     if not halves:
@@ -337,7 +344,9 @@ def _named(release: Release) -> str:
 
 def _before(state: State) -> str:
     """Return in words what is done before a release by hand has its turn."""
-    active = state.active
+    active, back = state.active, state.rollback_request
+    if back is not None:
+        return f"; {back.author}'s rollback to r-{back.to} goes first, and its hold keeps this until somebody resumes"
     if active is not None and active.is_rollback and plan.is_lasting(active) and active.phase is not Phase.ROLLED_OUT:
         return f"; {active.name} was to roll back, and is in trouble: this goes first"
     if active is not None and active.is_rollback:

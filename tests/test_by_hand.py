@@ -2,11 +2,11 @@
 
 import pytest
 
-from shipmate.commands import ReleaseBody, ResumeBody, RollbackBody
+from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Retryable
 from tests.situations import later, phases, rolled_back, users_meet
-from tests.world import released
+from tests.world import World, released
 
 
 def test_an_explicit_earlier_pair_is_released_through_the_gate() -> None:
@@ -107,13 +107,80 @@ def test_a_release_by_hand_during_a_rollout_says_what_goes_first() -> None:
 
 
 def test_a_release_by_hand_during_a_rollback_says_that_it_is_held() -> None:
-    world = released("1.1")
+    world = released("1.1", "1.2")
     world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
     world.run_until_phase(Phase.INTENDED)
     answer = world.commands().release("vision", "key-2", "ana", ReleaseBody(reason="urgent", release="r-1"))
     assert answer.message == (
-        "releases app 2.3.0 with model 1.0; r-3 rolls back first, and its hold keeps this until somebody resumes"
+        "releases app 2.3.0 with model 1.0; r-4 rolls back first, and its hold keeps this until somebody resumes"
     )
+
+
+def on_its_way() -> World:
+    """Return a world in which r-2 brings model 1.1, and is in its gate."""
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    return world
+
+
+def test_an_override_for_a_pair_that_is_in_its_gate_is_taken_and_recorded() -> None:
+    world = on_its_way()
+    answer = world.commands().release("vision", "key", "ana", ReleaseBody(reason="whatever comes", override=True))
+    assert answer.accepted
+    world.run()
+    assert phases(world)[1:] == [("r-2", "superseded"), ("r-3", "live")]
+
+
+def test_a_pair_on_its_way_is_asked_for_again_in_the_place_of_what_somebody_else_wants() -> None:
+    world = on_its_way()
+    world.ship(world.push_app("2.4.0"))
+    world.tell(world.publish_model("1.2"))
+    world.run_until_phase(Phase.BUILT)
+    active = world.state.active
+    assert active is not None
+    world.commands().release("vision", "key-1", "bo", ReleaseBody(reason="the old one", release="r-1"))
+    world.commands().release("vision", "key-2", "ana", ReleaseBody(reason="no, the new one", release=active.name))
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.2")
+
+
+def test_a_pair_on_its_way_that_is_in_trouble_or_held_may_be_asked_for() -> None:
+    world = on_its_way()
+    for _ in range(3):
+        world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
+    world.pipeline().advance("vision")
+    body = ReleaseBody(reason="now, please")
+    assert world.commands().release("vision", "key-1", "ana", body).accepted
+    world = on_its_way()
+    world.commands().hold("vision", "key-1", "bo", HoldBody(reason="a demo is on"))
+    answer = world.commands().release("vision", "key-2", "ana", body)
+    assert answer.message == "releases app 2.3.0 with model 1.1, and lifts a hold by bo: a demo is on"
+
+
+def test_a_release_by_hand_behind_a_rollback_that_was_asked_for_says_that_it_is_held() -> None:
+    world = released("1.1", "1.2")
+    world.commands().rollback("vision", "key-1", "bo", RollbackBody(reason="worse"))
+    answer = world.commands().release("vision", "key-2", "ana", ReleaseBody(reason="again", release="r-1"))
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; bo's rollback to r-2 goes first, and its hold keeps this until somebody "
+        "resumes"
+    )
+    world.run()
+    assert phases(world)[-2:] == [("r-4", "live"), ("r-5", "held")]
+
+
+def test_what_was_live_and_was_pushed_again_meanwhile_is_not_named_as_what_comes_next() -> None:
+    world = released()
+    world.ship(world.push_app("2.4.0"))
+    for version, contract in (("3.0.0", "2"), ("2.4.0", "1")):
+        later(world)
+        world.ship(world.push_app(version, contract=contract))
+    later(world)
+    answer = world.commands().release("vision", "key", "ana", ReleaseBody(reason="2.4.0 leaks", release="r-1"))
+    assert answer.message == "releases app 2.3.0 with model 1.0"
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
 
 
 def test_a_release_by_hand_says_that_what_is_not_read_yet_may_follow() -> None:

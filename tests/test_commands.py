@@ -134,6 +134,7 @@ def held_and_an_older_pair_wanted(world: World) -> None:
             Conflict,
             "r-3 is rolling back to r-1 already: wait until it is done",
         ),
+        (one_on_its_way_back, ReleaseBody(reason="x", release="r-1"), Conflict, "r-3 brings this pair already: wait"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -148,3 +149,24 @@ def test_what_cannot_be_asked_for_now_says_why_and_leaves_no_entry(
     with pytest.raises(error, match=message):
         ask("vision", "key-1", "bo", body)
     assert world.state.length == length
+
+
+@pytest.mark.parametrize(
+    ("phase", "body"),
+    [
+        (Phase.PLANNED, ReleaseBody(reason="now, please")),
+        (Phase.BUILT, ReleaseBody(reason="now, please", dry_run=True)),
+        (Phase.INTENDED, ReleaseBody(reason="now, please", if_live="r-1")),
+        (Phase.ROLLED_OUT, ReleaseBody(reason="now, please", override=True)),
+    ],
+)
+def test_a_pair_on_its_way_is_not_released_a_second_time(phase: Phase, body: ReleaseBody) -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(phase)
+    length = world.state.length
+    with pytest.raises(Conflict, match="r-2 brings this pair already: wait until it is done"):
+        world.commands().release("vision", "key", "ana", body)
+    assert world.state.length == length
+    world.run()
+    assert [release.phase for release in world.state.releases] == [Phase.RETIRED, Phase.LIVE]

@@ -218,7 +218,7 @@ def _planned(state: State, entry: Planned) -> State:
         raise IllegalStep(f"r-{entry.release} was planned while {state.active.name} is on its way")
     if entry.release != state.next_number:
         raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
-    state = _met_by_users(state)
+    state = met_by_users(state)
     app, model = state.app(entry.pair.app), state.model(entry.pair.model)
     with_app = next((old for old in reversed(state.releases) if old.pair.app == entry.pair.app), None)
     with_model = next((old for old in reversed(state.releases) if old.pair.model == entry.pair.model), None)
@@ -263,7 +263,7 @@ def _planned(state: State, entry: Planned) -> State:
     return _by_worker(state, entry)
 
 
-def _met_by_users(state: State) -> State:
+def met_by_users(state: State) -> State:
     """Note that the live release brought its halves as they were published last.
 
     What was published again while it was live has met users: it undoes no release by hand that comes after.

@@ -7,6 +7,7 @@ newer than another by its place among its like: apps by the moves of their tag, 
 import msgspec
 from msgspec.structs import replace
 
+from shipmate.core.fold import met_by_users
 from shipmate.core.ledger import AppHalf, ModelHalf, Phase, Release, State
 from shipmate.core.refs import Digest, Pair
 
@@ -224,6 +225,7 @@ def follows(state: State, wanted: Pair) -> Pair | None:
 
 def _with_live(state: State, pair: Pair) -> State:
     """Return the state as it will be once a release by hand of this pair is live."""
+    state = met_by_users(state)
     if state.serving is None:
         return state
     number = state.next_number

@@ -224,6 +224,18 @@ def gives_way(release: Release, state: State) -> bool:
     return wanted and is_lasting(release) and (release.is_rollback or release.trigger == "request")
 
 
+def brings(state: State, pair: Pair) -> Release | None:
+    """Return the release on its way that brings a pair to users as things are, None if there is none.
+
+    One that is in trouble may be passed, one that a hold or a person's wish stops comes late or not at all, and a cross
+    pair only tells which half is at fault.
+    """
+    active, is_stopped = state.active, state.request is not None or state.rollback_request is not None
+    if active is None or active.pair != pair or active.stage_attempt > 1 or active.blames is not None or is_stopped:
+        return None
+    return active if state.hold_on(pair) is None else None
+
+
 def _gave_way(state: State, bad: Release) -> bool:
     """Whether a person's wish goes before the rollback of what failed: that was tried, and was in lasting trouble."""
     last = next((old for old in reversed(state.releases) if old.is_rollback and old.number > bad.number), None)

@@ -1033,6 +1033,41 @@ def test_what_comes_after_a_release_by_hand(told: Callable[[Story], Story], expe
     assert follows(story.state, pair("A1", "M1")) == expected
 
 
+def test_what_was_live_and_was_published_again_meanwhile_does_not_come_after_a_release_by_hand() -> None:
+    story = Story().ship_first().app("A2").ship("A2", "M1").wait(60).app("A3", "2").wait(60).app("A2")
+    assert follows(story.state, pair("A1", "M1")) is None
+    story.ship("A1", "M1").wait(60)
+    assert after(story) == "idle: AlreadyReleased"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        pytest.param(lambda s: s, "r-2", id="it is on its way"),
+        pytest.param(lambda s: s.build().gate().intend().roll_out(), "r-2", id="it is rolling out"),
+        pytest.param(lambda s: s.build().gate().intend().roll_out().go_live(), None, id="it is live"),
+        pytest.param(lambda s: s.err(), None, id="it is in trouble"),
+        pytest.param(lambda s: s.err().progress(), None, id="it was in trouble"),
+        pytest.param(lambda s: s.hold(), None, id="it is held"),
+        pytest.param(lambda s: s.hold(scope="app"), None, id="its half is held"),
+        pytest.param(lambda s: s.hold(scope="model"), "r-2", id="another half is held"),
+        pytest.param(lambda s: s.request("key", pair("A1", "M1")), None, id="somebody wants another"),
+        pytest.param(lambda s: s.ask_rollback("key", 1), None, id="somebody rolls back"),
+    ],
+)
+def test_what_brings_a_pair(told: Callable[[Story], Story], expected: str | None) -> None:
+    story = told(Story().ship_first().app("A2").plan("A2", "M1"))
+    found = plan.brings(story.state, pair("A2", "M1"))
+    assert (found.name if found is not None else None) == expected
+    assert plan.brings(story.state, pair("A1", "M1")) is None
+
+
+def test_a_cross_pair_brings_nothing_to_users_for_certain() -> None:
+    story = Story().ship_first().app("A2").model("M2").plan("A2", "M2").build().reject(pair("A2", "M2").key)
+    story.plan("A1", "M2", trigger="blame", blames=2)
+    assert plan.brings(story.state, pair("A1", "M2")) is None
+
+
 def test_nothing_comes_after_the_first_release_by_hand() -> None:
     assert follows(Story().app("A1").model("M1").state, pair("A1", "M1")) is None
 
