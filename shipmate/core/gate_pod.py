@@ -19,9 +19,12 @@ GATE_SELECTOR = ",".join(f"{key}={value}" for key, value in GATE_LABELS.items())
 _NAME_LENGTH = 63  # a pod's name is its host name: an RFC 1123 label
 
 
-def gate_name(target: str, pair: PairKey, attempt: int) -> str:
-    """Return the name of a gate's pod: the same for the same target, pair and attempt, and a valid host name."""
-    tail = f"-{pair[:12]}-a{attempt}"
+def gate_name(target: str, pair: PairKey, release: int, attempt: int) -> str:
+    """Return the name of a gate's pod: the same for the same target, release and attempt, and a valid host name.
+
+    A pair may have several releases, and the pod of an earlier one may still be there, of another template.
+    """
+    tail = f"-{pair[:12]}-r{release}-a{attempt}"
     room = _NAME_LENGTH - len("gate-") - len(tail)
     if len(target) > room:
         target = f"{target[: room - 7]}-{hashlib.sha256(target.encode()).hexdigest()[:6]}"

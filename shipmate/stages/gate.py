@@ -1,6 +1,6 @@
 """Gate: one pod of the candidate outside the Service answers the golden questions; so does the live pair, for the diff.
 
-The pod is named by the pair and the attempt, so that two workers share it. It is removed once its verdict is on
+The pod is named by the release and the attempt, so that two workers share it. It is removed once its verdict is on
 record: a pod removed before could be started again by a worker that wakes late, with nobody left to remove it.
 """
 
@@ -125,7 +125,7 @@ def _start(release: Release, target: Target, context: Context) -> PodView:
     longest = target.gate.ready_within_seconds + _MOST_ANSWERS * target.gate.max_seconds
     manifest = gate_pod(
         context.cluster.deployment(where.namespace, where.name),
-        name=gate_name(target.name, release.pair.key, release.attempt),
+        name=gate_name(target.name, release.pair.key, release.number, release.attempt),
         container=where.container,
         image=image_reference(release, target, context.cluster),
         pair=release.pair.key,
@@ -285,8 +285,8 @@ def remove_finished_gate_pods(pods: Sequence[PodView], target: Target, state: St
 
 def _finished(pods: Iterable[PodView], target: Target, state: State) -> Iterable[PodView]:
     names = {
-        gate_name(target.name, release.pair.key, attempt): release.phase is Phase.BUILT and attempt == release.attempt
-        for release in state.releases
-        for attempt in range(1, release.attempt + 1)
+        gate_name(target.name, old.pair.key, old.number, attempt): old.phase is Phase.BUILT and attempt == old.attempt
+        for old in state.releases
+        for attempt in range(1, old.attempt + 1)
     }
     return (pod for pod in pods if not pod.deleting and names.get(pod.name) is False)

@@ -60,19 +60,20 @@ def test_a_selector_that_would_take_the_gates_pod_is_refused(selector: Object, w
         gate_pod(deployment, name="g", container="app", image=IMAGE, pair=PAIR)
 
 
-@given(st.text("abcz09-", min_size=1, max_size=60), st.integers(1, 10_000))
-def test_a_gates_name_fits_a_host_name_and_is_one_for_each_target(target: str, attempt: int) -> None:
-    name = gate_name(target, PAIR, attempt)
+@given(st.text("abcz09-", min_size=1, max_size=60), st.integers(1, 1_000_000), st.integers(1, 10_000))
+def test_a_gates_name_fits_a_host_name_and_is_one_for_each_target(target: str, release: int, attempt: int) -> None:
+    name = gate_name(target, PAIR, release, attempt)
     assert len(name) <= 63
     assert name.startswith("gate-")
-    assert name.endswith(f"-{PAIR[:12]}-a{attempt}")
-    assert gate_name(target + "x", PAIR, attempt) != name
+    assert name.endswith(f"-{PAIR[:12]}-r{release}-a{attempt}")
+    assert gate_name(target + "x", PAIR, release, attempt) != name
+    assert gate_name(target, PAIR, release + 1, attempt) != name
 
 
 def test_long_names_that_begin_alike_stay_apart() -> None:
-    names = {gate_name("a" * 50 + end, PAIR, 1) for end in "xyz"}
+    names = {gate_name("a" * 50 + end, PAIR, 1, 1) for end in "xyz"}
     assert [len(name) for name in names] == [63, 63, 63]
 
 
 def test_a_gates_name_says_what_it_is() -> None:
-    assert gate_name("vision", PAIR, 2) == f"gate-vision-{PAIR[:12]}-a2"
+    assert gate_name("vision", PAIR, 7, 2) == f"gate-vision-{PAIR[:12]}-r7-a2"

@@ -216,6 +216,8 @@ class FakeCluster:
 
     def _start(self, raw: Object) -> bool:
         """Let a pod's container start, or say why it cannot; return whether that changed anything."""
+        if raw["status"].get("phase") == "Failed":  # a pod that ended stays as it ended
+            return False
         image = raw["spec"]["containers"][0]["image"]
         status: dict[str, Any] = {"name": raw["spec"]["containers"][0]["name"], "ready": False, "restartCount": 0}
         phase = "Pending"

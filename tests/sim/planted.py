@@ -127,7 +127,7 @@ def random_gate_names() -> Callable[..., str]:
 
 
 def only_a_new_gate_pod(release: Any, target: Any, context: Any) -> Any:
-    name = gate_name(target.name, release.pair.key, release.attempt)
+    name = gate_name(target.name, release.pair.key, release.number, release.attempt)
     try:
         context.cluster.gate_pod(target.deployment.namespace, name)
     except NotFound:
@@ -136,7 +136,7 @@ def only_a_new_gate_pod(release: Any, target: Any, context: Any) -> Any:
 
 
 def pods_of_the_last_attempt(pods: Any, target: Any, state: State) -> Any:
-    last = {gate_name(target.name, each.pair.key, each.attempt): each.phase for each in state.releases}
+    last = {gate_name(target.name, each.pair.key, each.number, each.attempt): each.phase for each in state.releases}
     return (pod for pod in pods if last.get(pod.name, Phase.BUILT) is not Phase.BUILT)
 
 

@@ -270,6 +270,25 @@ def test_a_photograph_that_both_models_have_is_asked_about_once_as_the_candidate
     assert [(row.file, row.min_confidence) for row in gated(world, 2).rows] == [("golden/flower.jpg", 0.5)]
 
 
+def test_a_release_of_a_pair_that_was_rejected_is_asked_in_a_pod_of_its_own() -> None:
+    """The pod of the earlier release is still there, and ended for what was mended since."""
+    world = released()
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.BUILT)
+    image = f"{world.registry.name}/vision@{world.state.release(2).image}"
+    world.cluster.crashing_images[image] = "WEIGHTS is not set"
+    world.cluster.fail("delete_gate_pod", Retryable("the API server is away"))
+    world.run()
+    assert "WEIGHTS is not set" in (world.state.release(2).message or "")
+    world.cluster.crashing_images.clear()
+    body = ReleaseBody(reason="the template is mended", release="r-2", override=True)
+    world.commands().release("vision", "key", "ana", body)
+    world.run()
+    assert world.state.release(3).phase is Phase.LIVE
+    world.pipeline().sweep()
+    assert world.cluster.list_gate_pods("vision") == ()
+
+
 def test_a_gates_pod_that_is_gone_is_started_again() -> None:
     world = released()
     world.cluster.fail("gate_pod", NotFound("there is no such pod"))
