@@ -9,7 +9,8 @@ import pytest
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Errored, Live, Phase, RollbackRequested, RolledOut
 from shipmate.core.targets import GateThresholds
-from shipmate.errors import Conflict
+from shipmate.core.views import DeploymentView
+from shipmate.errors import Ambiguous, Conflict, Retryable
 from tests.situations import clean_up, phases, refusing, rolled_back, shipped, users_meet
 from tests.world import TARGET, World, released
 
@@ -438,3 +439,76 @@ def test_a_release_whose_image_is_lost_for_good_is_nothing_to_go_back_to() -> No
     assert len(world.state.releases) == 3, "a rollback that failed before it touched anything undoes nothing"
     with pytest.raises(Conflict, match="r-1 has lost its image for good: release it instead"):
         world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="worse", to="r-1"))
+
+
+def rolling_back_while_the_api_server_is_away(world: World, number: int) -> None:
+    """Let a rollback to a release wait for the API server, while the registry's clean-up takes its image."""
+    patch = world.cluster.patch_deployment
+
+    def away(*what: object) -> DeploymentView:
+        raise Retryable("the API server is away")
+
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse", to=f"r-{number}"))
+    world.cluster.patch_deployment = away  # type: ignore[method-assign] # for the time being
+    world.run()
+    active = world.state.active
+    assert active is not None
+    assert active.phase is Phase.INTENDED
+    clean_up(world, number - 1)
+    world.cluster.patch_deployment = patch  # type: ignore[method-assign] # as it was
+
+
+def test_a_rollback_whose_image_is_cleaned_away_before_its_patch_builds_it_again() -> None:
+    world = released("1.1")
+    rolling_back_while_the_api_server_is_away(world, 1)
+    world.run()
+    assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"
+    assert world.state.release(3).image in world.registry.manifests["vision"]
+
+
+def test_a_rollback_whose_image_is_lost_for_good_before_its_patch_touches_nothing() -> None:
+    world = released("1.1")
+    before = world.cluster.deployment("vision", "vision")
+    rolling_back_while_the_api_server_is_away(world, 1)
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.run()
+    failed = world.state.release(3)
+    assert (failed.phase, failed.ended_because, world.state.hold) == (Phase.FAILED, "ImageGone", None)
+    assert "cannot be built again: net/1.0/manifest.json is not there any more" in (failed.message or "")
+    assert world.cluster.deployment("vision", "vision").release == before.release
+    assert world.commands().views.why("vision", "r-2").verdict.endswith("users are answered by it")
+    with pytest.raises(Conflict, match="r-1 has lost its image for good"):
+        world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="worse", to="r-1"))
+
+
+def test_what_failed_is_undone_by_another_release_where_its_rollback_lost_its_image_before_its_patch() -> None:
+    world = released("1.1")
+    world.broken_doors.add("2.4.0")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.ROLLED_OUT)
+    rolling_back_while_the_api_server_is_away(world, 2)
+    world.models.delete("models", "net/1.1/manifest.json")
+    world.run()
+    assert [each[:2] for each in phases(world)][2:] == [("r-3", "rolled_back"), ("r-4", "failed"), ("r-5", "live")]
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def test_a_rollback_that_is_patched_in_goes_on_although_its_image_is_lost_since() -> None:
+    world = released("1.1")
+    world.cluster.fail("patch_deployment", Ambiguous("the reply was lost"), after=True)
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    resolve = world.registry.resolve
+
+    def lost_by_then(*what: object) -> object:
+        if world.cluster.deployment("vision", "vision").release == "r-3":
+            world.registry.resolve = resolve  # type: ignore[method-assign] # as it was
+            clean_up(world, 0)
+            world.models.delete("models", "net/1.0/manifest.json")
+        return resolve(*what)  # type: ignore[arg-type]
+
+    world.registry.resolve = lost_by_then  # type: ignore[method-assign,assignment] # for the time being
+    manifests = dict(world.registry.manifests["vision"])
+    world.run_until_phase(Phase.ROLLED_OUT)
+    world.registry.manifests["vision"].update(manifests)
+    world.run()
+    assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"

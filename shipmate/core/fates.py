@@ -136,10 +136,11 @@ def _live(book: Book, release: Release) -> Finding:
 
 
 def _failed_rollback(book: Book, live: Release) -> Release | None:
-    """Return the last rollback since a release is live, if it had its fence and failed."""
+    """Return the last rollback since a release is live, if it failed and may have been patched in."""
     back = next((old for old in reversed(book.state.releases) if old.is_rollback), None)
-    is_met = back is not None and back.number > live.number and back.phase is Phase.FAILED and back.fence is not None
-    return back if is_met else None
+    if back is None or back.number < live.number or back.phase is not Phase.FAILED or back.ended_because == "ImageGone":
+        return None
+    return back
 
 
 def _retired(book: Book, release: Release) -> Finding:

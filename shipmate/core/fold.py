@@ -373,7 +373,7 @@ def _live(state: State, entry: Live) -> State:
 
 def _failed(state: State, entry: Failed) -> State:
     release = state.release(entry.release)
-    touched = release.phase is not Phase.PLANNED
+    touched = release.phase is not Phase.PLANNED and entry.stage != "build"
     state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
     state = _quarantined(state, entry.quarantine)
     if release.is_rollback and not touched:  # its image is gone, and what is to be undone still is

@@ -56,7 +56,8 @@ STEPS: dict[str, frozenset[Phase]] = {
     "intended": frozenset({Phase.GATED, Phase.CLEARED, Phase.BUILT, Phase.HELD, Phase.INTENDED}),
     "rolled_out": frozenset({Phase.INTENDED}),
     "live": frozenset({Phase.ROLLED_OUT}),
-    "failed": frozenset({Phase.PLANNED, Phase.INTENDED, Phase.ROLLED_OUT}),  # PLANNED: a rollback's image is gone
+    # PLANNED, or INTENDED at the stage build: a rollback's image is gone, and nothing was touched
+    "failed": frozenset({Phase.PLANNED, Phase.INTENDED, Phase.ROLLED_OUT}),
     "progressed": ACTIVE,
     "errored": ACTIVE | {Phase.HELD, Phase.CLEARED},
     "superseded": ACTIVE | {Phase.HELD, Phase.CLEARED},

@@ -40,10 +40,10 @@ def restore(release: Release, target: Target, state: State, context: Context) ->
     """Make sure that a built release's image is still in the registry; build the same bytes again if it is not.
 
     Called before the gate and the rollout, which may come long after the build: a hold may keep a release for weeks,
-    and the registry's clean-up knows nothing of it. Raises Rejected if a half is gone by then, or if this version of
-    Shipmate builds other bytes, Retryable, NotAllowed.
+    trouble a rollback for days, and the registry's clean-up knows nothing of it. Raises Rejected if a half is gone by
+    then, or if this version of Shipmate builds other bytes, Retryable, NotAllowed.
     """
-    if release.is_rollback or release.image is None:
+    if release.image is None:
         return
     try:
         context.registry.resolve(target.release.repository, release.image)
@@ -61,20 +61,23 @@ def _found(release: Release, target: Target, state: State, context: Context) -> 
     """Return the rollback's image as built: found, or built again to the same digest; Failed if it cannot be."""
     if release.image is None:  # it was asked for, and another rollback missed the image before this one had its turn
         return _lost(release, f"the image of r-{release.to} is lost for good", context)
-    gone = f"{target.release.repository}@{release.image} is gone from the registry"
     try:
         size = context.registry.resolve(target.release.repository, release.image).size
     except NotFound:
         try:
             made = _built(release, target, state, context)
         except Rejected as error:
-            gone = f"{gone}, and cannot be built again: {error}"
-        else:
-            if made.image == release.image:
-                return made
-            gone = f"{gone}, and what is built of the same halves now is another image"
-        return _lost(release, gone, context)
+            return lost(release, target, str(error), context)
+        if made.image == release.image:
+            return made
+        return lost(release, target, "what is built of the same halves now is another image", context)
     return Built(**context.stamp(), release=release.number, image=release.image, cost=CostSheet(reused=size))
+
+
+def lost(release: Release, target: Target, why: str, context: Context) -> Failed:
+    """Return the end of a rollback that touched nothing, as its image is gone for good."""
+    gone = f"{target.release.repository}@{release.image} is gone from the registry, and cannot be built again"
+    return _lost(release, f"{gone}: {why}", context)
 
 
 def _lost(release: Release, what: str, context: Context) -> Failed:

@@ -12,7 +12,7 @@ from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Misconfigured, NotAllowed, Rejected, Retryable, ShipmateError
 from shipmate.ports import Cluster
-from shipmate.stages.build import restore
+from shipmate.stages.build import lost, restore
 from shipmate.stages.context import Context
 
 POLL_SECONDS = 0.2
@@ -44,6 +44,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
 
     Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured, and Rejected if the image is
     lost, cannot be built again, and was not patched in: nothing is to be undone, and nobody patches it in any more.
+    A rollback fails then, and what it was to undo still is to be.
     """
     cluster = context.cluster
     if gives_way(release, state) and not _is_in(_patched(release, target, state, cluster, shuts_out=True)):
@@ -51,9 +52,13 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     try:
         restore(release, target, state, context)
     except Rejected as error:
-        if not _is_in(_patched(release, target, state, cluster, shuts_out=True)):
+        is_in = _is_in(_patched(release, target, state, cluster, shuts_out=True))
+        if not is_in and release.is_rollback:
+            return lost(release, target, str(error), context)
+        if not is_in:
             raise
-        return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
+        if not release.is_rollback:  # of a rollback the nodes may have it, and nothing undoes one
+            return _failed(release, state, RolloutFailed(error.reason, str(error), is_untried=True), context)
     try:
         view = _patched(release, target, state, cluster)
     except (NotAllowed, Misconfigured) as error:

@@ -308,8 +308,9 @@ def image(entries: Entries, number: int) -> Digest | None:
 
 def _missed_its_image(entries: Entries, index: int) -> bool:
     """Whether the failure at this place is that of a rollback before it touched anything."""
-    number = entries[index].release  # type: ignore[union-attr] # a Failed
-    return plan_of(entries, number).to is not None and phase(entries[:index], number) is Phase.PLANNED
+    failed: Any = entries[index]
+    is_early = failed.stage == "build" or phase(entries[:index], failed.release) is Phase.PLANNED
+    return plan_of(entries, failed.release).to is not None and is_early
 
 
 def releases(entries: Entries) -> tuple[Release, ...]:

@@ -171,7 +171,14 @@ MUTANTS = (
     Mutant("what is rolled out is called live", 14, ((pipeline, "verify", planted.live_unasked),)),
     Mutant("a verdict counts for other pairs of the app", 15, ((pipeline, "gate", planted.verdict_of_another_pair),)),
     Mutant("a rollback sets no hold", 16, ((fold._FOLD, Live, planted.rollback_without_hold),)),
-    Mutant("a rollback's image is not looked for", 16, ((build, "_found", planted.rollback_image_unseen),)),
+    Mutant(
+        "a rollback's image is not looked for",
+        16,
+        (
+            (build, "_found", planted.rollback_image_unseen),
+            (rollout, "restore", planted.restored_but_for_rollbacks),
+        ),
+    ),
     Mutant("what was undone is not quarantined", 16, ((verify, "guilty", lambda bad, good: ()),)),
     Mutant("a failed rollout is not undone", 16, ((plan, "last_good", lambda state: None),)),
     Mutant("the build reads the app by its tag", 17, ((graft, "_app_image", planted.app_by_its_tag),)),

@@ -21,7 +21,7 @@ from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import NotFound, Rejected, ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Blob, Reading
-from shipmate.stages import gate, graft, record, resolve, rollout
+from shipmate.stages import build, gate, graft, record, resolve, rollout
 from shipmate.stages.record import Appended
 from tests.sim import ledgers
 from tests.sim.ledgers import FastLedgers
@@ -232,6 +232,11 @@ def rollback_without_hold(state: State, entry: Live) -> State:
 
 def rollback_image_unseen(release: Any, target: Any, state: State, context: Any) -> Built:
     return Built(**context.stamp(), release=release.number, image=release.image)
+
+
+def restored_but_for_rollbacks(release: Any, target: Any, state: State, context: Any) -> None:
+    if not release.is_rollback:
+        build.restore(release, target, state, context)
 
 
 def app_by_its_tag(registry: Any, repository: str, digest: Digest) -> Any:
