@@ -26,7 +26,7 @@ class Asked(msgspec.Struct, frozen=True):
 def golden_questions(
     half: ModelHalf, source: ModelSource, models: Models, *, is_live: bool = False
 ) -> tuple[Asked, ...]:
-    """Return a model's golden questions; of the live model, without those whose photograph was overwritten since.
+    """Return a model's golden questions; of the live model, without those whose photograph is not there any more.
 
     Raises Rejected if a photograph is missing, too large or not the one that was published, Retryable, NotAllowed.
     """
@@ -37,8 +37,8 @@ def golden_questions(
         try:
             photo = _photo(half, files[golden.file], models)
         except Rejected as error:
-            if is_live and error.reason == "DigestMismatch":
-                continue  # users are answered by it: whoever overwrote that keeps no code back
+            if is_live and error.reason in ("DigestMismatch", "MissingFile"):
+                continue  # users are answered by it: whoever overwrote or deleted that keeps no code back
             raise
         asked.append(Asked(Question(golden.file, golden.expected, golden.min_confidence), photo))
     return tuple(asked)

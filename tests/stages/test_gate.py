@@ -362,6 +362,17 @@ def test_a_photograph_of_the_live_model_that_was_overwritten_keeps_no_code_back(
     assert gated(world, 2).rows == ()
 
 
+def test_a_photograph_of_the_live_model_that_was_deleted_keeps_no_code_and_no_model_back() -> None:
+    world = released()
+    world.models.delete("models", "net/1.0/golden/flower.jpg")
+    world.ship(world.push_app("2.3.1"))
+    assert world.state.release(2).phase is Phase.LIVE
+    assert gated(world, 2).rows == ()
+    world.ship(world.publish_model("1.1"))
+    assert world.state.release(3).phase is Phase.LIVE
+    assert [row.file for row in gated(world, 3).rows] == ["golden/flower.jpg"]
+
+
 def test_no_more_of_a_photograph_is_read_than_its_manifest_lists() -> None:
     world = released()
     world.models.put("models", "net/1.0/golden/flower.jpg", bytes(64 << 20))
