@@ -33,6 +33,7 @@ def nothing_ships_that_must_not(seen: Seen) -> Iterator[str]:
             yield from _is_held(seen, place, patch, number)
     yield from _intended_under_a_hold(seen)
     yield from _quarantines_what_is_guilty(seen)
+    yield from _bars_what_a_person_undid(seen)
     yield from _overrides_are_recorded(seen)
     truth = seen.run.truth
     for _, entry in seen.each(Live):
@@ -137,16 +138,32 @@ def _quarantines_what_is_guilty(seen: Seen) -> Iterator[str]:
             continue  # nodes, pulls, people: nobody's fault
         if isinstance(entry, Rejected) and entry.withdrawn is not None:
             continue
-        if live is None or (pair.app != live.app and pair.model != live.model):
-            guilty: tuple[str, ...] = (pair.key,)
-        elif pair == live:
-            guilty = ()
-        else:
-            guilty = (pair.app,) if pair.app != live.app else (pair.model,)
+        guilty = _differs(pair, live)
         if any(_did_well(seen, place, half) for half in guilty):
             guilty = (pair.key,)
         if set(entry.quarantine) != set(guilty):
             yield f"r-{entry.release} ended and quarantined {entry.quarantine} instead of {guilty}"
+
+
+def _differs(pair: Pair, good: Pair | None) -> tuple[str, ...]:
+    """Return the half in which a pair differs from another, or the pair itself if both do."""
+    if good is None or (pair.app != good.app and pair.model != good.model):
+        return (pair.key,)
+    if pair == good:
+        return ()
+    return (pair.app,) if pair.app != good.app else (pair.model,)
+
+
+def _bars_what_a_person_undid(seen: Seen) -> Iterator[str]:
+    """A rollback by hand bars the half that it took back; one that undoes what failed bars nothing more."""
+    for place, entry in seen.each(Live):
+        planned = seen.planned[entry.release][1]
+        undone = seen.planned[planned.undoes][1] if planned.undoes is not None else None
+        ended = [e.release for e in seen.entries[:place] if isinstance(e, (Rejected, Failed))]
+        is_judged = undone is not None and planned.undoes not in ended
+        guilty = _differs(undone.pair, planned.pair) if undone is not None and is_judged else ()
+        if set(entry.quarantine) != set(guilty):
+            yield f"r-{entry.release} went live and quarantined {entry.quarantine} instead of {guilty}"
 
 
 def _did_well(seen: Seen, until: int, half: str) -> bool:
