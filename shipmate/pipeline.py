@@ -373,10 +373,11 @@ class Pipeline:
         """Return the newest model that the ledger does not know, or the newest of all; older ones stay what they were.
 
         Models are as old as their bytes: a change of a blob's metadata gives it another ETag and date, and publishes
-        nothing.
+        nothing. Where the live model is lost, it may be in an older place.
         """
-        container, account = target.model.container, self.sources.account
-        until = max((half.published_at for half in state.models), default=None)
+        container, account, live = target.model.container, self.sources.account, state.serving
+        is_lost = live is not None and state.model(live.pair.model) is None
+        until = None if is_lost else max((half.published_at for half in state.models), default=None)
         newest: tuple[tuple[datetime, str], Blob] | None = None
         unknown: tuple[tuple[datetime, str], Blob] | None = None
         try:

@@ -9,7 +9,7 @@ from shipmate.core.ledger import Phase
 from shipmate.core.views import PodView
 from shipmate.errors import Misconfigured, NotFound, Retryable
 from shipmate.ports import Blob
-from tests.situations import another_reads, clean_up, phases, refusing, shipped
+from tests.situations import another_reads, clean_up, later, phases, refusing, shipped, users_meet
 from tests.world import World, released
 
 
@@ -245,3 +245,39 @@ def test_an_image_that_is_lost_for_good_before_users_met_it_needs_no_rollback_an
     world.run()
     assert shipped(world) == ["r-1 2.3.0+1.0 live", "r-2 2.3.0+1.1 rejected"]
     assert (world.state.release(2).ended_because, world.state.hold) == ("ImageGone", None)
+
+
+def delete_folder(world: World, folder: str) -> None:
+    for blob in list(world.models.list("models", f"{folder}/")):
+        world.models.delete("models", blob.path)
+
+
+def test_a_model_that_is_at_two_places_is_found_at_the_first_where_the_second_is_deleted() -> None:
+    world = released()
+    later(world)
+    world.ship(world.publish_model("1.0", folder="1.0-copy"))
+    delete_folder(world, "net/1.0-copy")
+    world.ship(world.push_app("2.4.0"))
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone")
+    world.pipeline().sweep()
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
+    length = world.state.length
+    world.pipeline().sweep()
+    world.run()
+    assert world.state.length == length
+
+
+def test_a_model_that_is_found_where_it_was_first_is_no_older_than_it_was_live() -> None:
+    world = released()
+    later(world)
+    world.ship(world.publish_model("1.1"))
+    later(world)
+    world.ship(world.publish_model("1.0", folder="1.0-copy"))
+    assert users_meet(world) == ("2.3.0", "1.0")
+    delete_folder(world, "net/1.0-copy")
+    world.ship(world.push_app("2.4.0"))
+    for _ in range(2):
+        world.pipeline().sweep()
+        world.run()
+    assert users_meet(world) == ("2.4.0", "1.0"), "1.1 is older than what was live"

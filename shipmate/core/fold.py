@@ -111,7 +111,19 @@ def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
         apps = (*(known for known in state.apps if known.digest != half.digest), half)
         return replace(state, apps=_kept(apps, live))
     models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
-    return replace(state, models=_kept(models, live))
+    return replace(state, models=_kept(models, live), examined=_without_earlier_place(state, half))
+
+
+def _without_earlier_place(state: State, half: ModelHalf) -> dict[str, str]:
+    """Return what was examined, without where a model was before: should its new place go, the sweep finds the old."""
+    known = state.model(half.digest)
+    if known is None or (known.container, known.path) == (half.container, half.path):
+        return state.examined
+    return {name: what for name, what in state.examined.items() if (name, what) != _examined_as(known)}
+
+
+def _examined_as(half: ModelHalf) -> tuple[str, str]:
+    return f"{half.container}/{half.path}", half.etag or ""
 
 
 def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None) -> tuple[Half, ...]:
@@ -331,7 +343,7 @@ def _without(state: State, gone: Digest) -> dict[str, str]:
         name: what
         for name, what in state.examined.items()
         if not (app is not None and what == app.pushed and name.startswith(f"{app.repository}:"))
-        and not (model is not None and (name, what) == (f"{model.container}/{model.path}", model.etag or ""))
+        and not (model is not None and (name, what) == _examined_as(model))
     }
 
 

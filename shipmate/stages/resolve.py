@@ -3,6 +3,8 @@
 import hashlib
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from shipmate.core import intake
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.ledger import AppHalf, ModelHalf, Resolved, Skipped, State
@@ -25,6 +27,7 @@ def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, c
         )
     except Rejected as error:
         return Skipped(**context.stamp(), event_id=event.event_id, reason=error.reason, message=str(error))
+    half = _as_new_as_live(half, state)
     known = state.app(half.digest) or state.model(half.digest)
     if half.digest in state.quarantine:
         message = "the same bytes were quarantined; they ship only when a person releases them by hand with an override"
@@ -54,6 +57,19 @@ def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, sta
         is_as_it_was = half.etag == known.etag or half.published_at == known.published_at
         return (is_in_place and is_as_it_was) or half.published_at < known.published_at
     return state.apps[-1].digest == half.digest
+
+
+def _as_new_as_live(half: AppHalf | ModelHalf, state: State) -> AppHalf | ModelHalf:
+    """Return a half as it is; a model that is live and was withdrawn, as one that is back since it was live.
+
+    It may be found where it was before it was copied. By that date, what came in between would be newer than it.
+    """
+    live = state.serving
+    if not isinstance(half, ModelHalf) or live is None or live.pair.model != half.digest or state.model(half.digest):
+        return half
+    before = live.halves_at[1]
+    back_at = half.published_at if before is None else max(half.published_at, before + timedelta(microseconds=1))
+    return replace(half, published_at=back_at)
 
 
 def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -> AppHalf:

@@ -212,6 +212,14 @@ def test_what_was_skipped_for_what_it_is_is_no_news_later() -> None:
     assert story.state.examined == {"vision-app:main": digest("A1")}
 
 
+def test_where_a_model_was_before_it_was_copied_counts_as_not_looked_at() -> None:
+    story = Story().model("M1").model("M2")
+    copy = msgspec.structs.replace(model_half("M1", at=story.now), path="net/copy/manifest.json", etag="0xC")
+    event = msgspec.structs.replace(published("e9", "M1"), path=copy.path, etag=copy.etag)
+    story.receive(event).resolve("e9", copy)
+    assert story.state.examined == {"models/net/M2/manifest.json": "0xM2", "models/net/copy/manifest.json": "0xC"}
+
+
 def test_a_publication_that_the_sweep_found_has_no_sequencer() -> None:
     event = msgspec.structs.replace(published("e1", "M1"), sequencer=None, etag=None)
     story = Story().receive(event, repaired=True)

@@ -138,10 +138,14 @@ def sequencers(entries: Entries) -> dict[str, str]:
 
 
 def examined(entries: Entries) -> dict[str, str]:
-    """Return what was last under each blob's and each tag's name, unless it turned out that it was not there."""
+    """Return what was last under each blob's and each tag's name, unless it turned out that it was not there.
+
+    Of a model that is at two places, the earlier counts as not looked at.
+    """
     found: dict[str, str] = {}
     told: dict[str, tuple[str, str]] = {}
     resolved: list[Resolved] = []
+    places: dict[Digest | None, tuple[str, str]] = {}
     for entry in entries:
         if isinstance(entry, Received):
             event = entry.event
@@ -161,6 +165,13 @@ def examined(entries: Entries) -> dict[str, str]:
                 found = {n: w for n, w in found.items() if w != what or not n.startswith(place)}
         if isinstance(entry, Rejected):
             resolved = [each for each in resolved if each.half.digest != entry.withdrawn]
+            places.pop(entry.withdrawn, None)
+        if isinstance(entry, (Resolved, Skipped)) and isinstance(entry.half, ModelHalf):
+            place = f"{entry.half.container}/{entry.half.path}"
+            name, what = places.get(entry.half.digest, (place, ""))
+            if name != place and found.get(name) == what:
+                del found[name]
+            places[entry.half.digest] = place, entry.half.etag or ""
         if isinstance(entry, Resolved):
             resolved.append(entry)
     return found
