@@ -9,12 +9,12 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from shipmate.core import intake as rules
 from shipmate.core import pairs, plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
-from shipmate.core.fold import examined
+from shipmate.core.fold import Age, age, examined
 from shipmate.core.ledger import (
     AnyEntry,
     Errored,
@@ -378,27 +378,27 @@ class Pipeline:
         container, account, live = target.model.container, self.sources.account, state.serving
         is_lost = live is not None and state.model(live.pair.model) is None
         until = None if is_lost else max((half.published_at for half in state.models), default=None)
-        newest: tuple[tuple[datetime, str], Blob] | None = None
-        unknown: tuple[tuple[datetime, str], Blob] | None = None
+        newest: tuple[Age, Blob] | None = None
+        unknown: tuple[Age, Blob] | None = None
         try:
             for blob in self.context.models.list(container, f"{target.model.name}/"):
                 if rules.version_of(target.model, blob.path) is None:
                     continue
-                age = (written_at(blob, target.model), blob.path)
-                if newest is None or age > newest[0]:
-                    newest = age, blob
+                found = age(written_at(blob, target.model), blob.path), blob
+                if newest is None or found[0] > newest[0]:
+                    newest = found
                 is_known = state.examined.get(f"{container}/{blob.path}") == normalise_etag(blob.etag)
-                is_later = until is None or age[0] > until
-                if is_later and not is_known and (unknown is None or age > unknown[0]):
-                    unknown = age, blob
+                is_later = until is None or found[0][0] > until
+                if is_later and not is_known and (unknown is None or found[0] > unknown[0]):
+                    unknown = found
         except NotFound:
             return None
         if newest is None:
             return None
-        (instant, _), found = unknown or newest
-        etag = normalise_etag(found.etag)
-        event_id = f"sweep-{state.length}:{container}/{found.path}@{etag}"
-        return ModelPublished(event_id, account, container, found.path, etag, None, instant)
+        (instant, *_), blob = unknown or newest
+        etag = normalise_etag(blob.etag)
+        event_id = f"sweep-{state.length}:{container}/{blob.path}@{etag}"
+        return ModelPublished(event_id, account, container, blob.path, etag, None, instant)
 
 
 def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:

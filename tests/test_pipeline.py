@@ -288,3 +288,20 @@ def test_a_label_that_is_half_a_character_is_an_answer_like_others() -> None:
     assert report.rows[0].candidate[0][0] == "half ?"
     world.ship(world.publish_model("1.2"))
     assert users_meet(world) == ("2.3.0", "1.2")
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by an event", "by the sweep"])
+def test_a_model_of_the_same_second_is_newer_by_the_numbers_in_its_path(told: bool) -> None:
+    world = released()
+    first, second = world.publish_model("1.9"), world.publish_model("1.10")
+    blobs = world.models._containers["models"]
+    at = blobs["net/1.9/manifest.json"][0].modified_at
+    for path, (blob, data) in list(blobs.items()):
+        if path.startswith("net/1.10/"):
+            blobs[path] = msgspec.structs.replace(blob, created_at=at, modified_at=at), data
+    world.ship(first)
+    if told:
+        world.ship(second)
+    world.pipeline().sweep()
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.10")

@@ -4,6 +4,7 @@ Only steps that `ledger.STEPS` allows are folded: anything else is an `IllegalSt
 fault in Shipmate. Written for the pipeline and the ledger store; pure, so that every build folds a ledger alike.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -52,6 +53,10 @@ from shipmate.core.ledger import (
     Waiting,
 )
 from shipmate.core.refs import Digest, Pair
+
+type Age = tuple[datetime, tuple[int | str, ...], str]
+
+_NUMBERS = re.compile(r"([0-9]+)")
 
 
 def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
@@ -144,8 +149,18 @@ def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
     return half == (state.newest_free(state.apps) if isinstance(half, AppHalf) else state.newest_free(state.models))
 
 
-def _published(half: ModelHalf) -> tuple[datetime, str]:
-    return half.published_at, half.path
+def _published(half: ModelHalf) -> Age:
+    return age(half.published_at, half.path)
+
+
+def age(instant: datetime, path: str) -> Age:
+    """Return what orders models by their upload.
+
+    Storage tells whole seconds. Within one the path decides, with numbers in it by their value: 1.10 is after 1.9. It
+    is the same whoever told of them, which the instant of an event is not: the sweep has none.
+    """
+    parts = _NUMBERS.split(path)
+    return instant, tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), path
 
 
 def _skipped(state: State, entry: Skipped) -> State:

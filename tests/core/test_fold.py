@@ -212,6 +212,25 @@ def test_what_was_skipped_for_what_it_is_is_no_news_later() -> None:
     assert story.state.examined == {"vision-app:main": digest("A1")}
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("1.9", "1.10"),
+        ("9", "10"),
+        ("2026-11-28.2", "2026-11-28.11"),
+        ("1.10-rc2", "1.10"),
+        ("a", "b"),
+        ("1.01", "1.1"),
+    ],
+)
+def test_models_of_one_second_are_in_the_order_of_the_numbers_in_their_paths(earlier: str, later: str) -> None:
+    for first, second in ((earlier, later), (later, earlier)):
+        story = Story().model(first, uploaded_at=NOON).model(second, uploaded_at=NOON)
+        assert [half.version for half in story.state.models] == [earlier, later]
+    story.model("0", uploaded_at=NOON + timedelta(seconds=1))
+    assert story.state.models[-1].version == "0"
+
+
 def test_where_a_model_was_before_it_was_copied_counts_as_not_looked_at() -> None:
     story = Story().model("M1").model("M2")
     copy = msgspec.structs.replace(model_half("M1", at=story.now), path="net/copy/manifest.json", etag="0xC")

@@ -4,6 +4,7 @@ It shares the entries' and the state's classes with the product, and none of its
 entry. It knows no limits either (halves and releases kept, ids remembered), which no test's ledger reaches.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -221,7 +222,9 @@ def apps(entries: Entries) -> tuple[AppHalf, ...]:
 def models(entries: Entries) -> tuple[ModelHalf, ...]:
     """Return the model halves in the order in which they were uploaded."""
     found = [half for half in halves(entries) if isinstance(half, ModelHalf)]
-    return tuple(sorted(found, key=lambda half: (half.published_at, half.path)))
+    in_words = sorted(found, key=lambda half: half.path)
+    by_number = sorted(in_words, key=lambda half: re.sub("[0-9]+", lambda digits: digits[0].zfill(99), half.path))
+    return tuple(sorted(by_number, key=lambda half: half.published_at))
 
 
 def _new_heads(entries: Entries) -> list[tuple[int, Resolved]]:
