@@ -20,7 +20,7 @@ def _built(release: Release, target: Target, state: State, context: Context) -> 
     with at_fault("model"):
         if half is None:
             raise Rejected("Gone", "the ledger forgot where this model is; publish it again")
-        manifest = model_manifest(half, target.model, context.models)
+        manifest = model_manifest(half, target.model, context.models, version=_version(release, state))
     folder = half.path.rpartition("/")[0]
     made = graft(
         context.registry,
@@ -34,6 +34,16 @@ def _built(release: Release, target: Target, state: State, context: Context) -> 
         progress=context.progress,
     )
     return Built(**context.stamp(), release=release.number, image=made.image, layers=made.layers, cost=made.cost)
+
+
+def _version(release: Release, state: State) -> str:
+    """Return the version by which the pair's image has its model: that of the release that it was built for.
+
+    The bytes of a model that is one file may be published again under another version; the image stays the same.
+    """
+    mine = [old for old in state.releases if old.pair == release.pair and old.image is not None and not old.is_rollback]
+    same = [old for old in mine if old.image == release.image]
+    return next((old.model_version for old in (*same, *mine)), release.model_version)
 
 
 def restore(release: Release, target: Target, state: State, context: Context) -> None:

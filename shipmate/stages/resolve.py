@@ -1,6 +1,7 @@
 """Resolve: read what was published, once; from here on everything is by digest. The first half of the stage plan."""
 
 import hashlib
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -135,10 +136,14 @@ def _hashed(event: ModelPublished, etag: str, models: Models) -> Digest:
     return parse_digest(f"sha256:{sha256.hexdigest()}")
 
 
-def model_manifest(half: ModelHalf, source: ModelSource, models: Models) -> ModelManifest:
-    """Return the manifest of a resolved model; a single file gets one made for it, always the same.
+def model_manifest(
+    half: ModelHalf, source: ModelSource, models: Models, *, version: str | None = None
+) -> ModelManifest:
+    """Return the manifest of a resolved model; a single file gets one made for it, always the same for a version.
 
-    Raises Rejected if the blob is gone or was overwritten since, Retryable, NotAllowed.
+    With `version`, that of the same bytes as they were published under it: where a model is no more than one file, they
+    may have been published again under another. Raises Rejected if the blob is gone or was overwritten since,
+    Retryable, NotAllowed.
     """
     try:
         if source.file is None:
@@ -148,10 +153,14 @@ def model_manifest(half: ModelHalf, source: ModelSource, models: Models) -> Mode
             size = models.properties(half.container, half.path).size
             sha256 = hex_of(half.digest)
             return single_file_manifest(
-                source.name, half.version, file=source.file, size=size, sha256=sha256, contract=half.contract
+                source.name, version or half.version, file=source.file, size=size, sha256=sha256, contract=half.contract
             )
     except NotFound:
         raise Rejected("Gone", f"{half.path} is not there any more; publish the model again") from None
     if found != half.digest:
         raise Rejected("Overwritten", f"{half.path} was overwritten since; versions are immutable, publish a new one")
+    if version not in (None, manifest.version):
+        with suppress(NotFound, Rejected):
+            earlier = parse_manifest(models.read_manifest(half.container, f"{source.name}/{version}/{source.marker}"))
+            return earlier if (earlier.digest, earlier.version) == (half.digest, version) else manifest
     return manifest
