@@ -449,7 +449,7 @@ def rolling_back_while_the_api_server_is_away(world: World, number: int) -> None
         raise Retryable("the API server is away")
 
     world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse", to=f"r-{number}"))
-    world.cluster.patch_deployment = away  # type: ignore[method-assign] # for the time being
+    world.cluster.patch_deployment = away  # type: ignore[method-assign, assignment] # for the time being
     world.run()
     active = world.state.active
     assert active is not None
