@@ -29,7 +29,7 @@ down: environment ## Stop everything that was started
 status: environment ## Show what runs, and where
 	@$(PY) -m localcloud status
 
-bench-quick: environment ## Measure the main job against its baselines (about 15 minutes)
+bench-quick: environment ## Measure the main job against its baselines (about 12 minutes)
 	@$(PY) -m bench.quick
 
 sim: environment ## Search simulated histories for one that breaks a promise (SEEDS=10000), or tell one (SEED=7 SHRINK=1)

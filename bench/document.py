@@ -14,7 +14,7 @@ from bench.quick import REPORT
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurements.md"
 HEAD = """# Measurements
 
-Written by `python -m bench.document` from what `make bench-quick` measured (about 15 minutes; `python -m
+Written by `python -m bench.document` from what `make bench-quick` measured (about 12 minutes; `python -m
 bench.quick rollouts` and `… graft` measure a half each). Machines are noisy: believe the ratios, which are of
 medians of one run, rather than the seconds. In brackets are the lowest and the highest value.
 """

@@ -1,4 +1,4 @@
-"""`make bench-quick`: the main job against its baselines, in about 15 minutes. Writes `.bench/report.json`.
+"""`make bench-quick`: the main job against its baselines, in about 12 minutes. Writes `.bench/report.json`.
 
 `python -m bench.quick rollouts` or `… graft` measures one half of it; `python -m bench.document` writes it down.
 """
@@ -41,7 +41,7 @@ def main() -> int:
             say("doing", f"{RELEASES} releases under users who keep asking, and as many rollouts by hand: 6 minutes")
             ok &= _rollouts(local, url, report)
         if "graft" in parts:
-            say("doing", "grafts of 1 GiB and 4 GiB: 9 minutes")
+            say("doing", "grafts of 1 GiB and 4 GiB: 6 minutes")
             ok &= _graft(local, report)
     finally:
         local.target_cluster().run("delete", "namespace", OURS, "--wait=false", may_fail=True)
