@@ -14,7 +14,7 @@ from datetime import timedelta
 from shipmate.core import intake as rules
 from shipmate.core import pairs, plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
-from shipmate.core.fold import Age, age, examined
+from shipmate.core.fold import LEFT, Age, age, examined
 from shipmate.core.ledger import (
     AnyEntry,
     Errored,
@@ -373,11 +373,11 @@ class Pipeline:
         """Return the newest model that the ledger does not know, or the newest of all; older ones stay what they were.
 
         Models are as old as their bytes: a change of a blob's metadata gives it another ETag and date, and publishes
-        nothing. Where the live model is lost, it may be in an older place.
+        nothing. Where the live model is lost, it may be where it was before it was copied.
         """
         container, account, live = target.model.container, self.sources.account, state.serving
         is_lost = live is not None and state.model(live.pair.model) is None
-        until = None if is_lost else max((half.published_at for half in state.models), default=None)
+        until = max((half.published_at for half in state.models), default=None)
         newest: tuple[Age, Blob] | None = None
         unknown: tuple[Age, Blob] | None = None
         try:
@@ -387,8 +387,9 @@ class Pipeline:
                 found = age(written_at(blob, target.model), blob.path), blob
                 if newest is None or found[0] > newest[0]:
                     newest = found
-                is_known = state.examined.get(f"{container}/{blob.path}") == normalise_etag(blob.etag)
-                is_later = until is None or found[0][0] > until
+                looked_at = state.examined.get(f"{container}/{blob.path}")
+                is_known = looked_at == normalise_etag(blob.etag)
+                is_later = until is None or found[0][0] > until or (is_lost and looked_at == LEFT)
                 if is_later and not is_known and (unknown is None or found[0] > unknown[0]):
                     unknown = found
         except NotFound:

@@ -56,6 +56,8 @@ from shipmate.core.refs import Digest, Pair
 
 type Age = tuple[datetime, tuple[int | str, ...], str]
 
+LEFT = ""
+"""In place of the ETag in what was examined: a model moved on from there, and may be there still."""
 _NUMBERS = re.compile(r"([0-9]+)")
 
 
@@ -116,15 +118,16 @@ def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
         apps = (*(known for known in state.apps if known.digest != half.digest), half)
         return replace(state, apps=_kept(apps, live))
     models = sorted([*(known for known in state.models if known.digest != half.digest), half], key=_published)
-    return replace(state, models=_kept(models, live), examined=_without_earlier_place(state, half))
+    return replace(state, models=_kept(models, live), examined=_moved_on(state, half))
 
 
-def _without_earlier_place(state: State, half: ModelHalf) -> dict[str, str]:
-    """Return what was examined, without where a model was before: should its new place go, the sweep finds the old."""
+def _moved_on(state: State, half: ModelHalf) -> dict[str, str]:
+    """Return what was examined, where a model was before as not looked at: should its new place go, it is found."""
     known = state.model(half.digest)
     if known is None or (known.container, known.path) == (half.container, half.path):
         return state.examined
-    return {name: what for name, what in state.examined.items() if (name, what) != _examined_as(known)}
+    before = _examined_as(known)
+    return {name: LEFT if (name, what) == before else what for name, what in state.examined.items()}
 
 
 def _examined_as(half: ModelHalf) -> tuple[str, str]:

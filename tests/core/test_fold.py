@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipmate.core.events import Ignored
-from shipmate.core.fold import examined, fold
+from shipmate.core.fold import LEFT, examined, fold
 from shipmate.core.gate import Change, GateReport, Row
 from shipmate.core.ledger import (
     ACTIVE,
@@ -236,7 +236,11 @@ def test_where_a_model_was_before_it_was_copied_counts_as_not_looked_at() -> Non
     copy = msgspec.structs.replace(model_half("M1", at=story.now), path="net/copy/manifest.json", etag="0xC")
     event = msgspec.structs.replace(published("e9", "M1"), path=copy.path, etag=copy.etag)
     story.receive(event).resolve("e9", copy)
-    assert story.state.examined == {"models/net/M2/manifest.json": "0xM2", "models/net/copy/manifest.json": "0xC"}
+    assert story.state.examined == {
+        "models/net/M1/manifest.json": LEFT,
+        "models/net/M2/manifest.json": "0xM2",
+        "models/net/copy/manifest.json": "0xC",
+    }
 
 
 def test_a_publication_that_the_sweep_found_has_no_sequencer() -> None:

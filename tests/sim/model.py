@@ -171,7 +171,7 @@ def examined(entries: Entries) -> dict[str, str]:
             place = f"{entry.half.container}/{entry.half.path}"
             name, what = places.get(entry.half.digest, (place, ""))
             if name != place and found.get(name) == what:
-                del found[name]
+                found[name] = ""
             places[entry.half.digest] = place, entry.half.etag or ""
         if isinstance(entry, Resolved):
             resolved.append(entry)
