@@ -485,6 +485,8 @@ def test_what_failed_is_to_be_undone_until_something_is_live() -> None:
     assert story.state.rollback_due == 3, "a person's rollback of what is live gave way too"
     story.plan_rollback(1, 2).fail(stage="build")
     assert story.state.rollback_due == 3, "and another's image is lost"
+    story.plan_rollback(1, 2).build().intend().fail(stage="build")
+    assert story.state.rollback_due == 3, "which was found out right before the patch"
     story.plan_rollback(2, 3).build().intend().roll_out().go_live()
     assert story.state.rollback_due is None
 

@@ -12,7 +12,7 @@ from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Phase
 from shipmate.errors import NotAllowed, Retryable
 from tests.core.test_golden import as_text, state_file, state_of
-from tests.situations import refusing
+from tests.situations import clean_up, refusing
 from tests.world import World
 
 HERE = Path(__file__).parent
@@ -221,6 +221,25 @@ def rolled_back_on_the_way() -> World:
     return world
 
 
+def lost_and_found() -> World:
+    """A copy of the live model is deleted, which is found where it was; a rollback loses its image before its patch."""
+    world = World()
+    _publish(world, app="2.3.0", model="1.0")
+    world.clock.sleep(60)
+    world.ship(world.publish_model("1.0", folder="1.0-copy"))
+    world.models.delete("models", "net/1.0-copy/manifest.json")
+    _publish(world, app="2.4.0")
+    world.pipeline().sweep()
+    world.run()
+    _publish(world, model="1.1")
+    world.commands().rollback("vision", "back", "bo", RollbackBody(reason="1.1 is worse", to="r-3"))
+    world.run_until_phase(Phase.INTENDED)
+    clean_up(world, 2)
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.run()
+    return world
+
+
 def _publish(  # what is told of the model goes into its manifest
     world: World, *, app: str | None = None, model: str | None = None, says: str = "daisy", contract: str = "1"
 ) -> None:
@@ -246,6 +265,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "live-model-lost": live_model_lost,
     "given-way": given_way,
     "rolled-back-on-the-way": rolled_back_on_the_way,
+    "lost-and-found": lost_and_found,
 }
 
 

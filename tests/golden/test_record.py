@@ -18,6 +18,7 @@ ENDINGS = {
     "held-twice": ["retired", "superseded", "retired", "live"],
     "live-model-lost": ["retired", "retired", "rejected", "live"],
     "given-way": ["retired", "retired", "rolled_back", "retired", "retired", "retired", "superseded", "live"],
+    "lost-and-found": ["retired", "rejected", "retired", "live", "failed"],
     "rolled-back-on-the-way": ["retired", "retired", "rolled_back", "superseded", "retired", "live"],
 }
 
