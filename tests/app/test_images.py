@@ -4,12 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app import images
 from app.images import Preparation
 from app.problems import ProblemError
-from tests.app.pictures import bomb, png
+from tests.app.pictures import bomb, chunk, jpeg_of_scans, png, png_header, webp_header, with_exif
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
@@ -25,6 +25,21 @@ def test_formats_that_are_taken(kind: str) -> None:
         pytest.param(png(9, 9, kind="GIF"), 422, "no picture in a format that is taken", id="gif"),
         pytest.param(png(600, 600, kind="JPEG")[:900], 422, "damaged or cut off", id="cut-off"),
         pytest.param(bomb(), 413, "9000 x 9000 pixels; at most 25,000,000 pixels are taken", id="bomb"),
+        pytest.param(
+            png_header(1, 25_000_000), 413, "1 x 25000000 pixels; its longest side may have 65,535. Send a", id="tall"
+        ),
+        pytest.param(png_header(65_536, 1), 413, "65536 x 1 pixels; its longest side may have 65,535", id="wide"),
+        pytest.param(
+            webp_header(4000, 2501), 413, "4000 x 2501 pixels; at most 10,000,000 pixels of a WEBP are taken", id="webp"
+        ),
+        pytest.param(jpeg_of_scans(101), 422, "more than 100 scans. Save it again, without progressive", id="scans"),
+        pytest.param(
+            b"\xff\xd8" + b"\xff\xe5\0\2" * 10_001 + png(9, 9, kind="JPEG")[2:],
+            422,
+            "more than 10,000 parts. Save the picture again, without metadata.",
+            id="segments",
+        ),
+        pytest.param(png_header(9, 9) + chunk(b"aaBa") * 10_001, 422, "more than 10,000 parts", id="chunks"),
     ],
 )
 def test_refusals(data: bytes, status: int, message: str) -> None:
@@ -49,6 +64,43 @@ def test_exif_orientation_is_followed() -> None:
     out = io.BytesIO()
     picture.save(out, "JPEG", exif=exif)
     assert images.decode(out.getvalue()).size == (20, 40)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_would(orientation: int) -> None:
+    picture = Image.new("RGB", (40, 20))
+    picture.paste((255, 255, 255), (0, 0, 10, 10))  # one corner is white
+    exif = picture.getexif()
+    exif[images.ORIENTATION] = orientation
+    out = io.BytesIO()
+    picture.save(out, "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(out.getvalue())))
+    assert images.decode(out.getvalue()).tobytes() == expected.tobytes()
+
+
+TURNED = (images.ORIENTATION, 3, 1, b"\6\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("entries", "size"),
+    [
+        pytest.param([TURNED, (0x011A, 2, 4, b"abc\0")], (20, 40), id="a-resolution-in-letters"),
+        pytest.param([TURNED, (0x0100, 2, 4, b"abc\0")], (20, 40), id="a-width-in-letters"),
+        pytest.param([TURNED, (0x8769, 9, 1, b"\xff\xff\xff\xff")], (20, 40), id="more-tags-before-the-file"),
+        pytest.param([(images.ORIENTATION, 2, 4, b"abc\0")], (40, 20), id="an-orientation-in-letters"),
+        pytest.param([(images.ORIENTATION, 3, 1, b"\x2a\0\0\0")], (40, 20), id="an-orientation-that-is-none"),
+        pytest.param([(images.ORIENTATION, 12, 9, b"\xff\xff\xff\xff")], (40, 20), id="nowhere"),
+    ],
+)
+def test_odd_exif_is_no_reason_to_refuse(entries: list[tuple[int, int, int, bytes]], size: tuple[int, int]) -> None:
+    assert images.decode(with_exif(*entries)).size == size
+
+
+def test_what_looks_like_scans_in_a_photograph_that_a_film_follows() -> None:
+    photo = jpeg_of_scans(100)
+    comment = b"\xff\xfe\x0f\xff" + b"\xff\xda" * 2047 + b"-"
+    assert images.decode(photo[:2] + comment + photo[2:] + b"\xff\xda" * 1000).size == (16, 16)
+    assert images.decode(png(9, 9) + bytes(1_000_000)).size == (9, 9)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
