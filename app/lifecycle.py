@@ -6,8 +6,7 @@ that cannot be used leaves the process up and not ready, with the reason for who
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from app import manifest, model
 from app.cpu import usable_cpus
 from app.manifest import BrokenModel, Manifest, NoModel
 from app.model import Model
+from app.places import Places
 from app.problems import Problem, ProblemError
 from app.settings import Settings
 
@@ -23,13 +23,6 @@ QUIET_SECONDS = 2.0
 
 DRAIN_ENDS_AFTER_SECONDS = 90.0
 """A drain that no SIGTERM follows ends by itself: kubelet sends it within seconds, so this call was a mistake."""
-
-WAIT_SECONDS = 10.0
-"""How long a request waits for a processor or for memory before it is told to come again."""
-
-LARGE_REQUEST_BYTES = 1 << 20
-LARGE_REQUESTS = 2
-"""So many requests above that size are held in memory at once; smaller ones are bounded by the server's threads."""
 
 
 @dataclass
@@ -51,8 +44,7 @@ class Lifecycle:
         )
         self._draining_since: float | None = None
         self._asked_at = self.clock() - QUIET_SECONDS
-        self._processors = threading.BoundedSemaphore(self.cpus)
-        self._room = threading.BoundedSemaphore(LARGE_REQUESTS)
+        self.places = Places(self.cpus)
 
     def start_loading(self) -> threading.Thread:
         """Load the model in the background and return the thread that does it."""
@@ -116,22 +108,6 @@ class Lifecycle:
             raise ProblemError(self._problem or Problem(503, "not-ready", "The model is being loaded."))
         return self._model
 
-    def turn(self) -> AbstractContextManager[None]:
-        """Return a context in which this request may decode and score; as many at once as there are processors.
-
-        Entering raises ProblemError (busy) when none becomes free in WAIT_SECONDS.
-        """
-        return _one_of(self._processors, "processor", WAIT_SECONDS)
-
-    def room(self, request_bytes: int | None) -> AbstractContextManager[None]:
-        """Return a context in which a request of this size (None: not told) may be read into memory.
-
-        Entering raises ProblemError (busy) when too many large ones are there for WAIT_SECONDS.
-        """
-        if request_bytes is not None and request_bytes <= LARGE_REQUEST_BYTES:
-            return nullcontext()
-        return _one_of(self._room, "place for a large request", WAIT_SECONDS)
-
     def identity(self) -> dict[str, Any]:
         """Return what /version and /readyz say: which model, which code, which release."""
         known = self.manifest
@@ -152,14 +128,3 @@ class Lifecycle:
             "X-Release": self.settings.release or "none",
             **({"Connection": "close"} if self.draining else {}),
         }
-
-
-@contextmanager
-def _one_of(places: threading.BoundedSemaphore, what: str, seconds: float) -> Iterator[None]:
-    if not places.acquire(timeout=seconds):
-        detail = f"No {what} became free in {seconds:.0f} s. Ask again, with fewer or smaller images at once."
-        raise ProblemError(Problem(503, "busy", detail, headers={"Retry-After": "2"}))
-    try:
-        yield
-    finally:
-        places.release()

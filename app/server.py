@@ -12,9 +12,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
 from app import settings
-
-THREADS = 32
-"""Requests worked on at once. Scoring takes turns by processor; the others keep health checks answered meanwhile."""
+from app.places import THREADS
 
 
 def create() -> flask.Flask:

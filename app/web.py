@@ -13,7 +13,7 @@ from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from app import images, inference_protocol, metrics, scoring
+from app import inference_protocol, metrics, scoring
 from app.images import FORMATS, MAX_REQUEST_BYTES
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
@@ -122,9 +122,10 @@ def _answers(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
     routes = flask.Blueprint("answers", __name__)
     routes.before_request(lifecycle.asked)
 
-    def ask() -> Scored:
-        with lifecycle.room(flask.request.content_length):
-            scored = scoring.score(lifecycle, scoring.images_of(flask.request))
+    def ask(*, with_thumbnail: bool = False) -> Scored:
+        request = flask.request
+        with lifecycle.places.serving(request.content_length, lambda: scoring.read(request)) as sent:
+            scored = scoring.score(lifecycle.model, scoring.images_of(sent), with_thumbnail=with_thumbnail)
         numbers.images.inc(len(scored.predictions))
         return scored
 
@@ -154,7 +155,7 @@ def _answers(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
             detail = "Send the form of this page, with a photo in it."
             return _page(lifecycle, problem=Problem(415, "unsupported-media-type", detail))
         try:
-            return _page(lifecycle, scored=ask())
+            return _page(lifecycle, scored=ask(with_thumbnail=True))
         except ProblemError as error:
             return _page(lifecycle, problem=error.problem)
         except RequestEntityTooLarge:
@@ -173,6 +174,6 @@ def _page(
     if scored is not None:
         view["predictions"] = [(label, 100 * confidence) for label, confidence in scored.predictions[-1]]
         view["milliseconds"] = scored.milliseconds
-        view["photo"] = base64.b64encode(images.thumbnail(scored.picture)).decode()
+        view["photo"] = base64.b64encode(scored.thumbnail or b"").decode()
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
     return flask.render_template("try.html", **view), problem.status if problem else 200, headers

@@ -289,6 +289,12 @@ def test_the_inference_protocol(app: RunningApp, flower: bytes) -> None:
             "The data does not fill the shape [1, 3, 224, 224]: ",
             id="data",
         ),
+        pytest.param(
+            '{"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3, 224, 224], "data": [1%s]}]}'
+            % ("0" * 400),
+            "The data does not fill the shape [1, 3, 224, 224]: int too large to convert to float.",
+            id="beyond-all-numbers",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(app: RunningApp, body: str, detail: str) -> None:
