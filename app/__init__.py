@@ -1,6 +1,7 @@
 """The scoring application that users talk to. It knows nothing of Shipmate; they meet in the app contract.
 
-`server` starts it, `lifecycle` says whether it is ready, `web` holds the routes, `model` and `images` do the work.
+`server` starts it, `web` holds the routes, `lifecycle` says whether it is ready, `places` how much goes on at once,
+`model` and `images` do the work.
 """
 
 CONTRACT = "1"

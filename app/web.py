@@ -5,6 +5,7 @@ import io
 import ipaddress
 import json
 import time
+from http import HTTPStatus
 from typing import IO, Any
 
 import flask
@@ -17,6 +18,7 @@ from app import inference_protocol, metrics, scoring
 from app.images import FORMATS, MAX_REQUEST_BYTES
 from app.lifecycle import Lifecycle
 from app.metrics import Metrics
+from app.places import Places
 from app.problems import Problem, ProblemError
 from app.scoring import Scored
 
@@ -24,6 +26,13 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+OPERATIONS = "operations"
+"""The routes that are answered however many users there are."""
+
+DROPPED_BYTES = 4 * MAX_REQUEST_BYTES
+DROPPED_SECONDS = 5.0
+"""How much of a refused request is still read, and how long."""
 
 
 class Request(flask.Request):
@@ -53,11 +62,14 @@ def create(lifecycle: Lifecycle) -> flask.Flask:
 
 
 def _watch(app: flask.Flask, lifecycle: Lifecycle, numbers: Metrics) -> None:
-    """Put the headers on every reply, of whatever kind, and count it."""
+    """Count every request in and out, and put the headers on every reply, of whatever kind."""
 
     @app.before_request
     def begin() -> None:
         flask.g.started = time.perf_counter()
+        if flask.request.blueprint != OPERATIONS:
+            lifecycle.places.admit()
+            flask.g.admitted = True
 
     @app.after_request
     def finish(response: flask.Response) -> flask.Response:
@@ -66,7 +78,38 @@ def _watch(app: flask.Flask, lifecycle: Lifecycle, numbers: Metrics) -> None:
         route = flask.request.url_rule.rule if flask.request.url_rule else "none"
         seconds = time.perf_counter() - flask.g.get("started", time.perf_counter())
         numbers.count(route, flask.request.method, response.status_code, seconds)
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            _drop_body(flask.request, lifecycle.places)
         return response
+
+    @app.teardown_request
+    def end(_: BaseException | None) -> None:
+        if flask.g.pop("admitted", False):
+            lifecycle.places.leave()
+
+
+def _drop_body(request: flask.Request, places: Places) -> None:
+    """Read what was not read of a refused request: most clients read no reply before they have sent everything.
+
+    They would see a broken connection. Who waits for the word to go on (`Expect`) is better off without it.
+    """
+    if request.blueprint == OPERATIONS or "Expect" in request.headers:
+        return
+    if "admitted" in flask.g:
+        _read_on(request.environ["wsgi.input"])
+        return
+    with places.refusing() as may_be_read:
+        if may_be_read:
+            _read_on(request.environ["wsgi.input"])
+
+
+def _read_on(stream: IO[bytes]) -> None:
+    dropped, ends_at = 0, time.monotonic() + DROPPED_SECONDS
+    while dropped < DROPPED_BYTES and time.monotonic() < ends_at:
+        piece = stream.read(1 << 16)
+        if not piece:
+            return
+        dropped += len(piece)
 
 
 def _explain_errors(app: flask.Flask) -> None:
@@ -87,7 +130,7 @@ def _explain_errors(app: flask.Flask) -> None:
 
 def _operations(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
     """Return the routes that Kubernetes and Prometheus ask."""
-    routes = flask.Blueprint("operations", __name__)
+    routes = flask.Blueprint(OPERATIONS, __name__)
 
     @routes.get("/livez")
     def livez() -> ResponseReturnValue:
@@ -156,11 +199,14 @@ def _answers(lifecycle: Lifecycle, numbers: Metrics) -> flask.Blueprint:
             return _page(lifecycle, problem=Problem(415, "unsupported-media-type", detail))
         try:
             return _page(lifecycle, scored=ask(with_thumbnail=True))
-        except ProblemError as error:
-            return _page(lifecycle, problem=error.problem)
         except RequestEntityTooLarge:
             detail = f"The photo has more than {MAX_REQUEST_BYTES // 2**20} MiB. Choose a smaller one."
             return _page(lifecycle, problem=Problem(413, "too-large", detail))
+
+    @routes.errorhandler(ProblemError)
+    def problem(error: ProblemError) -> ResponseReturnValue:
+        of_page = flask.request.path == flask.url_for("answers.form")
+        return _page(lifecycle, problem=error.problem) if of_page else error.problem.response()
 
     return routes
 
@@ -176,4 +222,5 @@ def _page(
         view["milliseconds"] = scored.milliseconds
         view["photo"] = base64.b64encode(scored.thumbnail or b"").decode()
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
+    headers |= problem.headers if problem else {}
     return flask.render_template("try.html", **view), problem.status if problem else 200, headers
