@@ -152,9 +152,12 @@ class Commands:
             ]
             if barred:
                 words += f", and lifts the quarantine of {' and '.join(barred)}"
-            words += _before(state)
+            yields = _yields(state, seen)
+            words += _before(state, seen)
             lifted = chosen.names if body.override else frozenset[str]()
-            free = msgspec.structs.replace(state, quarantine=state.quarantine.difference(lifted))
+            free = msgspec.structs.replace(
+                state, quarantine=state.quarantine.difference(lifted), releases=_without(state, yields)
+            )
             if (then := pairs.follows(free, chosen)) is not None:
                 following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
                 words += f"; then comes {following}, which was published before: set a hold to keep it back"
@@ -342,17 +345,37 @@ def _named(release: Release) -> str:
     return f"{release.name} (app {release.app_version}, model {release.model_version})"
 
 
-def _before(state: State) -> str:
+def _yields(state: State, seen: DeploymentView) -> Release | None:
+    """Return what is on its way and gives way to a release by hand: in lasting trouble, and not patched in."""
+    active = state.active
+    return active if active is not None and plan.is_lasting(active) and not _is_in(active, seen) else None
+
+
+def _is_in(release: Release, seen: DeploymentView) -> bool:
+    return release.phase is Phase.ROLLED_OUT or seen.asks_for(release.name, release.image)
+
+
+def _without(state: State, yields: Release | None) -> tuple[Release, ...]:
+    """Return the releases as they are once one gave way: its pair had no turn."""
+    gone = Phase.SUPERSEDED
+    return tuple(msgspec.structs.replace(each, phase=gone) if each is yields else each for each in state.releases)
+
+
+def _before(state: State, seen: DeploymentView) -> str:
     """Return in words what is done before a release by hand has its turn."""
-    active, back = state.active, state.rollback_request
+    active, back, yields = state.active, state.rollback_request, _yields(state, seen)
     if back is not None:
         return f"; {back.author}'s rollback to r-{back.to} goes first, and its hold keeps this until somebody resumes"
-    if active is not None and active.is_rollback and plan.is_lasting(active) and active.phase is not Phase.ROLLED_OUT:
-        return f"; {active.name} was to roll back, and is in trouble: this goes first"
+    if yields is not None and (yields.is_rollback or yields.phase is Phase.INTENDED):
+        was_to = "roll back" if yields.is_rollback else "roll out"
+        return f"; {yields.name} was to {was_to}, and is in trouble: this goes first"
     if active is not None and active.is_rollback:
         return f"; {active.name} rolls back first, and its hold keeps this until somebody resumes"
     if active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
-        return f"; {active.name} is rolling out and goes first"
+        doubt = (
+            ", unless its trouble lasts: then it comes after" if active.retry_at and not _is_in(active, seen) else ""
+        )
+        return f"; {active.name} is rolling out and goes first{doubt}"
     return ""
 
 

@@ -5,7 +5,7 @@ import pytest
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Retryable
-from tests.situations import later, phases, rolled_back, users_meet
+from tests.situations import later, phases, refusing, rolled_back, shipped, users_meet
 from tests.world import World, released
 
 
@@ -104,6 +104,55 @@ def test_a_release_by_hand_during_a_rollout_says_what_goes_first() -> None:
     assert answer.message == "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first"
     world.run()
     assert users_meet(world) == ("2.3.0", "1.0")
+
+
+def rolling_out() -> World:
+    """Return a world where r-3, of app 2.4.0, is about to be patched in."""
+    world = released("1.1")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.INTENDED)
+    return world
+
+
+OLDER = ReleaseBody(reason="1.1 is worse", release="r-1")
+
+
+def test_a_release_by_hand_goes_before_one_that_a_policy_refuses_which_comes_after_it() -> None:
+    world = rolling_out()
+    refusing(world, lambda patch: str(world.state.release(3).image) in patch)
+    world.pipeline().advance("vision")
+    answer = world.commands().release("vision", "key", "ana", OLDER)
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; r-3 was to roll out, and is in trouble: this goes first; then comes app "
+        "2.4.0 with model 1.1, which was published before: set a hold to keep it back"
+    )
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.0")
+    assert shipped(world)[-3:] == ["r-3 2.4.0+1.1 superseded", "r-4 2.3.0+1.0 live", "r-5 2.4.0+1.1 intended"]
+    assert world.state.release(3).message == "ana asked for another release"
+    world.ship(world.push_app("2.4.1"))
+    assert users_meet(world) == ("2.4.1", "1.1")
+
+
+def test_a_release_by_hand_says_that_what_goes_first_may_not() -> None:
+    world = rolling_out()
+    world.cluster.fail("patch_deployment", Retryable("the API server is away", after_seconds=30))
+    world.pipeline().advance("vision")
+    answer = world.commands().release("vision", "key", "ana", OLDER)
+    assert answer.message == (
+        "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first, unless its trouble lasts: then it comes "
+        "after"
+    )
+
+
+def test_a_release_by_hand_waits_for_one_that_is_in_the_cluster_whatever_its_trouble() -> None:
+    world = rolling_out()
+    world.cluster.patch_deployment("vision", "vision", [{"op": "replace", "path": "/spec/replicas", "value": 0}])
+    world.pipeline().advance("vision")
+    answer = world.commands().release("vision", "key", "ana", OLDER)
+    assert answer.message == "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first"
+    world.run(within=timedelta(minutes=5))
+    assert shipped(world)[-1] == "r-3 2.4.0+1.1 intended"
 
 
 def test_a_release_by_hand_during_a_rollback_says_that_it_is_held() -> None:

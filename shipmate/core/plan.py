@@ -18,7 +18,7 @@ SHIPMATE = "shipmate"
 """The author of what no person asked for."""
 
 PATIENCE = 3
-"""Attempts after which trouble counts as lasting: a rollback in it gives way to what a person asks for."""
+"""Attempts after which trouble counts as lasting: what is in it gives way to what a person asks for."""
 
 EARLY = (Phase.PLANNED, Phase.BUILT, Phase.GATED)
 """Where a release is on its way and did not touch traffic yet."""
@@ -219,9 +219,8 @@ def is_lasting(release: Release) -> bool:
 
 
 def gives_way(release: Release, state: State) -> bool:
-    """Whether a rollback, or what a person asked for, is in lasting trouble, and a person wants something else."""
-    wanted = state.request is not None or state.rollback_request is not None
-    return wanted and is_lasting(release) and (release.is_rollback or release.trigger == "request")
+    """Whether a release is in lasting trouble, and a person wants something else."""
+    return is_lasting(release) and (state.request is not None or state.rollback_request is not None)
 
 
 def brings(state: State, pair: Pair) -> Release | None:

@@ -39,8 +39,8 @@ type Outcome = RolledOut | Failed | Held | Intended | Superseded
 def roll_out(release: Release, target: Target, state: State, context: Context) -> Outcome:
     """Return what became of an intended release; `Intended` again where it needs a higher fence.
 
-    Where the API server refuses this release, and something was published meanwhile, it is superseded; so is a rollback
-    in lasting trouble for which a person wants something else. It is shut out first: no other worker patches it in.
+    Where the API server refuses this release, and something was published meanwhile, it is superseded; so is one in
+    lasting trouble where a person wants something else. It is shut out first: no other worker patches it in.
 
     Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed, Invalid, Misconfigured, and Rejected if the image is
     lost, cannot be built again, and was not patched in: nothing is to be undone, and nobody patches it in any more.
