@@ -11,7 +11,7 @@ from shipmate.core.ledger import Phase
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Retryable
-from tests.situations import another_reads, outcomes, phases, shipped, users_meet
+from tests.situations import another_reads, clean_up, outcomes, phases, shipped, users_meet
 from tests.world import TARGET, World, released
 
 
@@ -150,6 +150,42 @@ def test_what_was_gone_and_is_there_again_is_found_by_the_sweep() -> None:
     world.pipeline().sweep()
     world.run()
     assert world.version("").model_version == "1.1"
+
+
+@pytest.mark.parametrize("gone", ["1.0", "1.1"], ids=["live", "new"])
+def test_code_ships_once_a_model_that_was_deleted_by_mistake_is_restored(gone: str) -> None:
+    world = released()
+    if gone == "1.1":
+        world.tell(world.publish_model("1.1"))
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.PLANNED)
+    paths = [blob.path for blob in world.models.list("models", f"net/{gone}/")]
+    for path in paths:
+        world.models.delete("models", path)
+    world.run()
+    assert [each.ended_because for each in world.state.releases if each.phase is Phase.REJECTED] == ["Gone"]
+    for path in paths:
+        world.models.undelete("models", path)
+    for found in (1, 0):
+        assert world.pipeline().sweep() == {"vision": found}
+        world.run()
+    assert users_meet(world) == ("2.4.0", gone)
+
+
+def test_what_a_person_released_stays_although_the_pair_before_was_gone_for_a_while() -> None:
+    world = released("1.1")
+    older, newer = (ReleaseBody(reason="for now", release=name) for name in ("r-1", "r-2"))
+    world.commands().release("vision", "key-1", "ana", older)
+    world.run()
+    world.models.delete("models", "net/1.1/manifest.json")
+    clean_up(world, 1)
+    world.commands().release("vision", "key-2", "ana", newer)
+    world.run()
+    assert shipped(world)[-1] == "r-4 2.3.0+1.1 rejected"
+    world.models.undelete("models", "net/1.1/manifest.json")
+    assert world.pipeline().sweep() == {"vision": 1}
+    world.run()
+    assert world.pipeline().advance("vision") == "AlreadyReleased: the newest pair was r-2, retired"
 
 
 def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_older_the_newest() -> None:

@@ -197,14 +197,20 @@ def tried_by(state: State, pair: Pair) -> Release | None:
     """Return the release that brought the pair already, None if it has to be brought, perhaps again.
 
     A pair goes out again when a half of it was published anew: a tag that was moved back, a model that was restored.
-    Publishers' clocks tell that, each compared with itself: a worker's clock may be wrong.
+    Publishers' clocks tell that, each compared with itself: a worker's clock may be wrong. A release that ended because
+    a half was gone judged nothing, and what is there again may be as old as before.
     """
-    found = (old for old in reversed(state.releases) if old.pair == pair and old.phase is not Phase.SUPERSEDED)
-    tried = next(found, None)
+    tried = next((old for old in reversed(state.releases) if old.pair == pair and not _had_no_turn(old)), None)
     app, model = state.app(pair.app), state.model(pair.model)
     if tried is None or app is None or model is None or (app.published_at, model.published_at) == tried.halves_at:
         return tried
     return None
+
+
+def _had_no_turn(release: Release) -> bool:
+    """Whether a release ended in favour of another, or because a half of it was gone where it was published."""
+    was_gone = release.phase is Phase.REJECTED and release.ended_because == "Gone"
+    return was_gone or release.phase is Phase.SUPERSEDED
 
 
 def is_over(release: Release | None) -> bool:

@@ -180,6 +180,25 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.app("A1").model("M1").plan("A1", "M1").build().gate().intend().fail(),
         "idle: AlreadyReleased",
     ),
+    "a pair whose model was gone, and is there again as old as before": (
+        lambda s: s.ship_first().app("A2").plan("A2", "M1").lose(digest("M1")).restore("M1").wait(2),
+        "plan A2+M1: app by shipmate",
+    ),
+    "a pair that was live before its model was gone for a while": (
+        lambda s: (
+            s.ship_first()
+            .app("A2")
+            .ship("A2", "M1")
+            .request("k", pair("A1", "M1"))
+            .ship("A1", "M1", "request", request="k")
+            .request("l", pair("A2", "M1"))
+            .plan("A2", "M1", "request", request="l")
+            .lose(digest("M1"))
+            .restore("M1")
+            .wait(2)
+        ),
+        "idle: AlreadyReleased",
+    ),
     # quarantine
     "a quarantined app is passed over": (
         lambda s: s.ship_first().app("A2").plan("A2", "M1").build().reject(digest("A2")),

@@ -129,6 +129,11 @@ class Story:
         self.now = at
         return self.resolve(event_id, model_half(name, contract, uploaded_at or at))
 
+    def restore(self, name: str) -> Self:
+        """Publish a model that was gone: it is as old as the newest release of it says."""
+        (_, at) = next(old for old in reversed(self.state.releases) if old.pair.model == digest(name)).halves_at
+        return self.model(name, uploaded_at=at)
+
     # -- what people asked for
 
     def request(self, key: str, wanted: Pair | None = None) -> Self:

@@ -16,6 +16,7 @@ class FakeModels:
 
     def __init__(self, chunk: int = 1 << 20) -> None:
         self._containers: dict[str, dict[str, tuple[Blob, bytes]]] = {"models": {}}
+        self._deleted: dict[tuple[str, str], tuple[Blob, bytes]] = {}
         self._chunk = chunk
         self._writes = 0
 
@@ -37,7 +38,11 @@ class FakeModels:
 
     def delete(self, container: str, path: str) -> None:
         """Delete a blob."""
-        del self._containers[container][path]
+        self._deleted[container, path] = self._containers[container].pop(path)
+
+    def undelete(self, container: str, path: str) -> None:
+        """Restore a blob that was deleted: it is what it was, with its ETag and dates, and Event Grid tells of none."""
+        self._containers[container][path] = self._deleted.pop((container, path))
 
     def publish(self, folder: str, files: dict[str, bytes], **changes: object) -> bytes:
         """Upload a model folder as a publisher would, the manifest last, and return the manifest."""
