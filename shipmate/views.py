@@ -184,6 +184,7 @@ class Views:
         return ships, message if below is None else f"{message}; {below.words} is in force again: {below.reason}"
 
     def _shipment(self, target: Target, after: State) -> tuple[Shipment | None, str]:
+        after = plan.as_recorded(after, self.pipeline.context.clock.now())
         ready, following = after.active, self._next(target, after)
         if ready is not None and ready.is_rollback:
             words = f"{ready.name} rolls back first, and its hold keeps what comes after it"

@@ -7,7 +7,7 @@ from shipmate.core.fence import raise_fence_patch
 from shipmate.core.ledger import Phase
 from shipmate.errors import Conflict, Retryable, Reused
 from tests.fakes.ledgers import Fault
-from tests.situations import outcomes, phases
+from tests.situations import outcomes, phases, users_meet
 from tests.world import World, released
 
 
@@ -197,6 +197,20 @@ def test_a_resume_does_not_promise_what_had_its_turn() -> None:
     seen = world.commands().views.before_resume("vision")
     assert seen.ships is None
     assert seen.message.startswith("lifts a hold by ana (demo): nothing is ready to ship: ")
+
+
+def test_a_resume_says_what_ships_although_something_newer_waits_for_its_partner() -> None:
+    world = released()
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
+    world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
+    world.ship(world.publish_model("1.1"))
+    world.ship(world.push_app("2.4.0"))
+    world.ship(world.push_app("3.0.0", contract="2"))
+    answer = world.commands().resume("vision", "key-3", "bo", ResumeBody(reason="over"))
+    assert answer.ships is not None
+    assert (answer.ships.app, answer.ships.model, answer.ships.gate_passed) == ("2.4.0", "1.0", False)
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
 
 
 def intended() -> World:

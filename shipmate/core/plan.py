@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shipmate.core import pairs
-from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger
+from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger, Waiting
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 
@@ -327,6 +327,18 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
 def _is_recorded(state: State, waiting: pairs.WaitForPartner) -> bool:
     known = state.waiting
     return known is not None and (known.app, known.model) == (waiting.app, waiting.model)
+
+
+def as_recorded(state: State, now: datetime) -> State:
+    """Return the state once it says what waits for a partner, which comes before any release: to see what follows."""
+    _, waiting = pairs.newest_pair(state)
+    if waiting is None:
+        return state
+    reason = "WaitingForPartner"
+    entry = Waiting(
+        id="", at=now, by=SHIPMATE, app=waiting.app, model=waiting.model, reason=reason, message=waiting.message
+    )
+    return msgspec.structs.replace(state, waiting=entry)
 
 
 def waiting_reason(state: State, waiting: pairs.WaitForPartner | None) -> Idle:

@@ -962,6 +962,15 @@ def test_idle_and_waiting_steps_say_why() -> None:
     assert step.reason == "r-2 failed: nobody answered"
 
 
+def test_what_follows_is_seen_behind_what_waits_for_a_partner() -> None:
+    story = Story().ship_first()
+    assert plan.as_recorded(story.state, story.now) is story.state
+    story.app("A2").app("A3", "2").wait(2)
+    assert after(story) == "record that A3 and M1 do not fit"
+    story.state = plan.as_recorded(story.state, story.now)
+    assert after(story) == "plan A2+M1: app by shipmate"
+
+
 @pytest.mark.parametrize(
     ("bad", "good", "blamed"),
     [
