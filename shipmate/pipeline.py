@@ -132,6 +132,7 @@ class Pipeline:
                 self.context.clock.sleep(seconds)
                 reading = self.ledgers.read(name)
             elif now > until:
+                self._hand_over(name, reading)
                 self.queue.enqueue(name)
                 return "goes on in the next turn"
             else:
@@ -142,6 +143,20 @@ class Pipeline:
                 if isinstance(step, plan.Verify):
                     with suppress(ShipmateError):  # the sweep tries again
                         self._keep_images(target)
+
+    def _hand_over(self, name: str, reading: Reading) -> None:
+        """Record that this worker leaves what is on its way to the next turn, which then need not wait for it."""
+
+        def entries(state: State) -> list[AnyEntry]:
+            left = plan.left_by(state, self.context.worker)
+            if left is None:
+                return []
+            stamp, message = self.context.stamp(), "a turn is over; it goes on in the next one"
+            return [
+                Progressed(**stamp, release=left.release.number, stage=left.stage, message=message, hands_over=True)
+            ]
+
+        append(self.ledgers, name, entries, reading)
 
     def target(self, name: str) -> Target:
         """Return a target by its name; raise NotFound with the names there are."""
@@ -185,6 +200,8 @@ class Pipeline:
                 return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
             case plan.Claim(release, stage):
                 message = f"tries again; the last time: {release.message}"
+                if release.retry_at is None:
+                    message = "goes on where the turn before was over"
                 return Progressed(**context.stamp(), release=release.number, stage=stage, message=message)
             case plan.Build() | plan.Gate() | plan.Intend() | plan.RollOut() | plan.Verify():
                 return self._run(step, target, state)

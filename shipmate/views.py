@@ -258,7 +258,7 @@ class Views:
             case plan.Resolve():
                 return "reads what was published"
             case plan.Claim(release, stage):
-                return f"{stage}: {release.name}, which is tried again"
+                return f"{stage}: {release.name}, which {'is tried again' if release.retry_at else 'goes on'}"
             case _:
                 return f"{type(step).__name__.lower()}: {step.release.name}"
 

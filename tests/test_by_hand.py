@@ -120,7 +120,7 @@ OLDER = ReleaseBody(reason="1.1 is worse", release="r-1")
 def test_a_release_by_hand_goes_before_one_that_a_policy_refuses_which_comes_after_it() -> None:
     world = rolling_out()
     refusing(world, lambda patch: str(world.state.release(3).image) in patch)
-    world.pipeline().advance("vision")
+    world.run(within=timedelta(minutes=15))
     answer = world.commands().release("vision", "key", "ana", OLDER)
     assert answer.message == (
         "releases app 2.3.0 with model 1.0; r-3 was to roll out, and is in trouble: this goes first; then comes app "
@@ -137,7 +137,7 @@ def test_a_release_by_hand_goes_before_one_that_a_policy_refuses_which_comes_aft
 def test_a_release_by_hand_says_that_what_goes_first_may_not() -> None:
     world = rolling_out()
     world.cluster.fail("patch_deployment", Retryable("the API server is away", after_seconds=30))
-    world.pipeline().advance("vision")
+    world.run(within=timedelta(minutes=10))
     answer = world.commands().release("vision", "key", "ana", OLDER)
     assert answer.message == (
         "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first, unless its trouble lasts: then it comes "
@@ -148,7 +148,7 @@ def test_a_release_by_hand_says_that_what_goes_first_may_not() -> None:
 def test_a_release_by_hand_waits_for_one_that_is_in_the_cluster_whatever_its_trouble() -> None:
     world = rolling_out()
     world.cluster.patch_deployment("vision", "vision", [{"op": "replace", "path": "/spec/replicas", "value": 0}])
-    world.pipeline().advance("vision")
+    world.run(within=timedelta(minutes=15))
     answer = world.commands().release("vision", "key", "ana", OLDER)
     assert answer.message == "releases app 2.3.0 with model 1.0; r-3 is rolling out and goes first"
     world.run(within=timedelta(minutes=5))

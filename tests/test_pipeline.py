@@ -1,5 +1,6 @@
 """The way of the data over in-memory ports: what people would see of each publish."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import msgspec
@@ -7,10 +8,12 @@ import pytest
 
 from shipmate.commands import ReleaseBody
 from shipmate.core.events import ModelPublished
-from shipmate.core.ledger import Phase
+from shipmate.core.ledger import AnyEntry, Phase, Progressed
 from shipmate.core.refs import Digest, digest_of
 from shipmate.core.targets import ModelSource
 from shipmate.errors import Retryable
+from shipmate.ports import Readable, Reading
+from tests.fakes.ledgers import Fault
 from tests.situations import another_reads, clean_up, outcomes, phases, shipped, users_meet
 from tests.world import TARGET, World, released
 
@@ -196,6 +199,66 @@ def test_an_older_upload_of_the_live_model_that_is_told_of_late_makes_nothing_ol
     world.ship(late, older)
     assert phases(world) == [("r-1", "live")]
     assert world.version("").model_version == "1.0"
+
+
+def building_longer_than_a_turn() -> World:
+    """Return a world where each upload of a build takes 250 s, and a model was published."""
+    world = released()
+    upload = world.registry.upload
+
+    def slow(repository: str, content: Readable) -> Digest:
+        if content.size > 600:
+            world.clock.sleep(250)
+        return upload(repository, content)
+
+    world.registry.upload = slow  # type: ignore[method-assign] # from here on
+    world.tell(world.publish_model("1.1"))
+    return world
+
+
+def test_what_takes_longer_than_a_turn_goes_on_at_once_in_the_next() -> None:
+    world = building_longer_than_a_turn()
+    began = world.clock.now()
+    world.run()
+    assert users_meet(world) == ("2.3.0", "1.1")
+    assert (world.clock.now() - began).total_seconds() == pytest.approx(500, abs=10)
+    signs = [entry for entry in world.ledgers.history("vision") if isinstance(entry, Progressed)]
+    assert [entry.message for entry in signs[-2:]] == [
+        "a turn is over; it goes on in the next one",
+        "goes on where the turn before was over",
+    ]
+    assert signs[-2].by != signs[-1].by
+
+
+def test_of_two_workers_that_find_a_stage_handed_over_one_takes_it() -> None:
+    world = building_longer_than_a_turn()
+    assert world.pipeline("worker-7").advance(world.queue.take()) == "goes on in the next turn"
+    assert world.commands().views.status("vision").next == "gate: r-2, which goes on"
+    world.ledgers.fail_next(Fault.CONFLICT)
+
+    def claims(target: str) -> None:
+        context = world.pipeline("worker-8").context
+        sign = Progressed(**context.stamp(), release=2, stage="gate", message="goes on where the turn before was over")
+        world.ledgers.append(target, world.ledgers.read(target), [sign])
+
+    world.ledgers.on_conflict = claims
+    assert world.pipeline("worker-9").advance("vision") == "waits 60 s: another worker has it"
+
+
+def test_a_worker_that_was_overtaken_hands_nothing_over() -> None:
+    world = building_longer_than_a_turn()
+    append = world.ledgers.append
+
+    def overtaken(target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:
+        if any(getattr(entry, "hands_over", False) for entry in entries):
+            world.ledgers.append = append  # type: ignore[method-assign] # once
+            sign = Progressed(**world.pipeline("worker-8").context.stamp(), release=2, stage="gate", message="mine now")
+            append(target, world.ledgers.read(target), [sign])
+        return append(target, reading, entries)
+
+    world.ledgers.append = overtaken  # type: ignore[method-assign] # for the time being
+    assert world.pipeline("worker-7").advance(world.queue.take()) == "goes on in the next turn"
+    assert world.state.last_stage_by == "worker-8"
 
 
 def test_an_app_without_contract_label_is_skipped_with_words() -> None:

@@ -54,6 +54,7 @@ class World:
         self.broken_doors: set[str] = set()  # app versions that nobody reaches through the public door
         self.cluster.add_deployment(application.deployment("vision", "vision"))
         self._events = 0
+        self._workers = 0
 
     def pipeline(self, worker: str = "worker-1") -> Pipeline:
         """Return the pipeline as one worker has it."""
@@ -157,12 +158,13 @@ class World:
         self.tell(*events)
         self.run()
 
-    def run(self, worker: str = "worker-1", within: timedelta = timedelta(minutes=30)) -> None:
-        """Deliver queue messages until there are none, with time passing as needed."""
+    def run(self, within: timedelta = timedelta(minutes=30)) -> None:
+        """Deliver queue messages until there are none, with time passing as needed; each invocation is a worker."""
         until = self.clock.now() + within
         while (due := self.queue.next_due()) is not None and due <= until:
             self.clock.advance_to(due)
-            self.pipeline(worker).advance(self.queue.take())
+            self._workers += 1
+            self.pipeline(f"worker-{self._workers}").advance(self.queue.take())
 
     def run_until_phase(self, phase: Phase) -> None:
         """Deliver messages until the active release reaches a phase; the worker then dies before its next step."""

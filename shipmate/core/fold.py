@@ -424,7 +424,8 @@ def _without_image(state: State, image: Digest | None) -> State:
 
 def _progressed(state: State, entry: Progressed) -> State:
     _expect(state, entry.kind_name, entry.release)
-    return _by_worker(_changed(state, entry.release, message=entry.message, retry_at=None), entry)
+    state = _by_worker(_changed(state, entry.release, message=entry.message, retry_at=None), entry)
+    return replace(state, last_stage_by=None) if entry.hands_over else state
 
 
 def _errored(state: State, entry: Errored) -> State:

@@ -306,11 +306,12 @@ class Failed(Entry, frozen=True, kw_only=True, tag="failed"):
 
 
 class Progressed(Entry, frozen=True, kw_only=True, tag="progressed"):
-    """A stage takes long, and its worker is alive: others leave the release to it."""
+    """A stage takes long, and its worker is alive: others leave the release to it, unless it hands over."""
 
     release: int
     stage: str
     message: str
+    hands_over: bool = False  # its turn is over and it does nothing more: whoever claims the release goes on
 
 
 class Errored(Entry, frozen=True, kw_only=True, tag="errored"):
@@ -461,7 +462,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...] = ()
     waiting: Waiting | None = None
     last_stage_at: datetime | None = None  # last entry of a worker about a release, and whose it was
-    last_stage_by: str | None = None
+    last_stage_by: str | None = None  # nobody's: that worker handed over
 
     def release(self, number: int) -> Release:
         """Return a release by its number; raise IllegalStep if the ledger knows none."""

@@ -59,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Say that this worker tries a stage again that was in trouble, so that the others who wait for it do not."""
+    """Say that this worker has a stage that was in trouble or handed over; the others who wait for it then do not."""
 
     release: Release
     stage: str
@@ -164,7 +164,7 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
         return Resolve(due)  # or nobody would know of what outranks or may pass it
     if _is_stuck(state, release):
         return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
-    if release.retry_at is not None:
+    if release.retry_at is not None or state.last_stage_by is None:
         return _unless_retried(release, now) or Claim(release, _stage(release))
     if state.last_stage_at is not None and state.last_stage_by != worker:
         free_at = state.last_stage_at + timedelta(seconds=stalled_seconds)
@@ -185,6 +185,17 @@ def _onward(state: State, release: Release, now: datetime, worker: str, stalled_
 
 def _stage(release: Release) -> str:
     return "rollout" if release.is_rollback and release.phase is Phase.BUILT else STAGES.get(release.phase, "rollout")
+
+
+def left_by(state: State, worker: str) -> Claim | None:
+    """Return what others would leave to this worker for a while, were its turn to end without a word; None if nothing.
+
+    What is in trouble is claimed when its retry is due, whoever had it.
+    """
+    active = state.active
+    if active is None or active.retry_at is not None or state.last_stage_by != worker:
+        return None
+    return Claim(active, _stage(active))
 
 
 def _to_traffic(state: State, release: Release) -> Intend | Park:

@@ -404,6 +404,8 @@ def test_a_release_keeps_what_each_stage_found() -> None:
     assert built.cost is not None
     assert built.moved_at == story.now - timedelta(seconds=1)
     assert [layer.key for layer in story.state.layers] == [digest("M1")]
+    story.hand_over()
+    assert (story.state.last_stage_by, story.newest.message) == (None, "a turn is over")
     story.taken_over_by("worker-2").gate().intend()
     assert (story.newest.fence, story.state.fence) == (1, 1)
     assert story.state.last_stage_by == "worker-2"

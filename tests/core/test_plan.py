@@ -466,6 +466,14 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
         lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").err(5).wait(4).progress(),
         "wait 59 s: another worker has it",
     ),
+    "a worker handed over": (
+        lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1").hand_over(),
+        "claim the build of r-1",
+    ),
+    "a worker handed over, and another claimed it": (
+        lambda s: s.app("A1").model("M1").plan("A1", "M1").hand_over().taken_over_by("worker-2").progress(),
+        "wait 59 s: another worker has it",
+    ),
     "another worker has it": (
         lambda s: s.taken_over_by("worker-2").app("A1").model("M1").plan("A1", "M1"),
         "wait 59 s: another worker has it",
@@ -969,6 +977,22 @@ def test_what_follows_is_seen_behind_what_waits_for_a_partner() -> None:
     assert after(story) == "record that A3 and M1 do not fit"
     story.state = plan.as_recorded(story.state, story.now)
     assert after(story) == "plan A2+M1: app by shipmate"
+
+
+@pytest.mark.parametrize(
+    ("told", "left"),
+    [
+        pytest.param(lambda s: s.app("A1").model("M1"), None, id="nothing is on its way"),
+        pytest.param(lambda s: s.ship_first().app("A2").plan("A2", "M1").build(), "gate", id="what it moved last"),
+        pytest.param(lambda s: s.ship_first().app("A2").plan("A2", "M1").err(), None, id="what is in trouble"),
+        pytest.param(
+            lambda s: s.ship_first().taken_over_by("worker-2").app("A2").plan("A2", "M1"), None, id="what another moved"
+        ),
+    ],
+)
+def test_what_a_worker_hands_over_when_its_turn_ends(told: Callable[[Story], Story], left: str | None) -> None:
+    found = plan.left_by(told(Story()).state, "worker-1")
+    assert (found.stage if found is not None else None) == left
 
 
 @pytest.mark.parametrize(

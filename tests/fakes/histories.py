@@ -240,6 +240,11 @@ class Story:
     def progress(self, words: str = "half of it is there") -> Self:
         return self.write(Progressed, release=self.newest.number, stage="build", message=words)
 
+    def hand_over(self) -> Self:
+        return self.write(
+            Progressed, release=self.newest.number, stage="build", message="a turn is over", hands_over=True
+        )
+
     def err(self, retry_seconds: float = 5, stage: str = "build") -> Self:
         return self.write(
             Errored,

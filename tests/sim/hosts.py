@@ -117,6 +117,7 @@ class Hosts:
             ledgers=self.ledgers(),
             queue=ports["queue"],
             context=context,
+            turn_seconds=self.setting.turn_seconds,
         )
 
     def ledgers(self) -> Any:

@@ -543,6 +543,11 @@ def rollback_request(entries: Entries) -> RollbackRequested | None:
     return asked
 
 
+def last_stage_by(entries: Entries) -> str | None:
+    last = _last_stage(entries)
+    return None if last is None or getattr(last, "hands_over", False) else str(last.by)
+
+
 QUESTIONS: dict[str, Callable[[Entries], Any]] = {
     "length": len,
     "fence": fence,
@@ -568,6 +573,6 @@ QUESTIONS: dict[str, Callable[[Entries], Any]] = {
     "layers": layers,
     "waiting": waiting,
     "last_stage_at": lambda entries: getattr(_last_stage(entries), "at", None),
-    "last_stage_by": lambda entries: getattr(_last_stage(entries), "by", None),
+    "last_stage_by": last_stage_by,
 }
 """Who answers for each field of a state."""

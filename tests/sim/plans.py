@@ -11,6 +11,7 @@ from tests.sim.dice import Dice
 from tests.sim.faults import SYSTEMS, Faults
 
 CHAOS_SECONDS = 600.0
+TURN_SECONDS = 240.0
 HOSTS = 3
 REAL_STORE = range(11, 2**63, 12)
 """The seeds that use the real ledger store, with segments of a few entries; it takes more time than the fast one."""
@@ -59,6 +60,7 @@ class Setting(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     most_deliveries: int = 0  # of a message, before it is poisoned; 0: never
     skews: tuple[float, ...] = (0.0,) * HOSTS  # of the hosts' clocks, in seconds
     chaos_seconds: float = CHAOS_SECONDS
+    turn_seconds: float = TURN_SECONDS  # after which an invocation hands over to the next
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ def drawn(seed: int, faults: Faults) -> Plan:
         segment_entries=3 + dice.bits("segments") % 4 if seed in REAL_STORE else 0,
         guarded=dice.draw("guarded") < 0.3,
         most_deliveries=5 if not sweep_off and dice.draw("poison") < 0.6 else 0,
+        turn_seconds=TURN_SECONDS / 40 if dice.draw("turns") < 0.3 else TURN_SECONDS,
         skews=tuple(dice.between(-skew, skew, "skew", host) for host in range(HOSTS)),
     )
     drawer = _Drawer(faults, setting)

@@ -19,6 +19,7 @@ from shipmate.core.ledger import (
     Live,
     ModelHalf,
     Planned,
+    Progressed,
     Received,
     Rejected,
     Requested,
@@ -93,6 +94,7 @@ REACH = {
     "a pair waits for its partner": "the newest halves speak different contracts",
     "a partner comes": "what waited ships",
     "trouble is on record": "a stage says when it tries again",
+    "a worker hands over": "its turn ends with a release on its way",
     # what nobody mends while the run lasts
     "no node can pull a candidate's image": "its gate's pod never runs, and its answers are not to blame",
     "the registry refuses a release image for good": "the build never ends, and neither half is to blame",
@@ -244,6 +246,10 @@ class _Reader:
         if "in trouble" in entry.message and (pair.app in self._troubled or pair.model in self._troubled):
             self.found.add("what is in trouble for good is passed")
 
+    def progressed(self, entry: Progressed) -> None:
+        if entry.hands_over:
+            self.found.add("a worker hands over")
+
     def requested(self, entry: Requested) -> None:
         if entry.override:
             self.found.add("a quarantined pair is released by override")
@@ -281,6 +287,7 @@ _READ: dict[type, Callable[[_Reader, Any], None]] = {
     Failed: _Reader.failed,
     Live: _Reader.live,
     Superseded: _Reader.superseded,
+    Progressed: _Reader.progressed,
     Requested: _Reader.requested,
     Resolved: _Reader.resolved,
     Skipped: _Reader.skipped,
