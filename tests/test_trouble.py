@@ -1,10 +1,14 @@
 """Trouble on the way, over in-memory ports: what is lost, refused or away, and what people see of it."""
 
+import json
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from shipmate.commands import HoldBody, ResumeBody
+from shipmate.core.events import ImagePushed
+from shipmate.core.image import OCI_INDEX, OCI_MANIFEST
 from shipmate.core.ledger import Phase
 from shipmate.core.views import PodView
 from shipmate.errors import Misconfigured, NotFound, Retryable
@@ -107,6 +111,42 @@ def test_a_release_waits_for_a_right_that_shipmate_lacks_whatever_is_published()
     world.run()
     assert [phase for _, phase in phases(world)] == ["retired", "retired", "live"]
     assert world.version("").app_version == "2.4.1"
+
+
+def an_index(world: World, app: str) -> tuple[ImagePushed, ImagePushed]:
+    """Push an app's image and an index that lists it, and return the events of both."""
+    image = world.push_app(app)
+    size = len(world.registry.get_manifest("vision-app", image.digest).data)
+    platform = {"os": "linux", "architecture": "amd64"}
+    listed = [{"mediaType": OCI_MANIFEST, "digest": image.digest, "size": size, "platform": platform}]
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+    pushed = world.registry.put_manifest("vision-app", "main", index, OCI_INDEX)
+    return image, msgspec.structs.replace(image, event_id="event-of-the-index", digest=pushed)
+
+
+def test_an_index_whose_image_was_purged_is_skipped_after_a_minute_and_read_when_it_is_pushed_again() -> None:
+    world = released()
+    image, index = an_index(world, "2.4.0")
+    manifest = world.registry.manifests["vision-app"].pop(image.digest)
+    world.ship(index)
+    said = world.commands().views.why("vision", "vision-app:main")
+    assert (said.fate, said.reason, said.next) == ("skipped", "ImageIncomplete", "push it again")
+    assert len(world.story().splitlines()) < 30
+    assert world.pipeline().sweep() == {"vision": 0}
+    world.registry.manifests["vision-app"][image.digest] = manifest
+    world.ship(msgspec.structs.replace(index, event_id="event-of-another-push"))
+    assert users_meet(world) == ("2.4.0", "1.0")
+
+
+def test_an_image_that_a_registrys_copy_has_later_than_its_index_is_waited_for() -> None:
+    world = released()
+    image, index = an_index(world, "2.4.0")
+    manifest = world.registry.manifests["vision-app"].pop(image.digest)
+    world.tell(index)
+    world.run(within=timedelta(seconds=10))
+    world.registry.manifests["vision-app"][image.digest] = manifest
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
 
 
 def test_trouble_outside_is_recorded_and_tried_again() -> None:

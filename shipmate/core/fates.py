@@ -304,6 +304,7 @@ _ABOUT_REASON = {
     "Duplicate": "nothing to do: ask for the version that the bytes are known as",
     "Quarantined": 'publish a better version; if these bytes are meant, release them by hand with "override": true',
     "Gone": "publish it again",
+    "ImageIncomplete": "push it again",
     "OwnPush": "nothing to do",
     "NoTag": "nothing to do: tags are followed",
     "NotTheManifest": "nothing to do: the upload of the manifest publishes a version",

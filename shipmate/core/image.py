@@ -209,7 +209,7 @@ def _as_oci(layer: Descriptor) -> Descriptor:
 def _decode[T](data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("UnreadableImage", f"the app image cannot be read: {error}; push it again") from error
 
 
@@ -310,6 +310,6 @@ def release_manifest(manifest: bytes, pair: Pair) -> ImageManifest | None:
     """Return what a release image's manifest refers to, or None if it is not this pair's."""
     try:
         read = msgspec.json.decode(manifest, type=ImageManifest)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return read if (read.annotations or {}).get(PAIR_LABEL) == pair.key else None

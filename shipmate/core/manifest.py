@@ -115,7 +115,7 @@ def parse_manifest(data: bytes) -> ModelManifest:
                 f"publish with schema {SCHEMA}, or update Shipmate",
             )
         document = msgspec.json.decode(data, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(
             "ManifestUnreadable", f"{MANIFEST_NAME} cannot be read: {error}; correct it, publish again"
         ) from (error)

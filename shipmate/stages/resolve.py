@@ -17,6 +17,9 @@ from shipmate.ports import Blob, Models, Registry
 from shipmate.stages.context import Context
 from shipmate.stages.graft import resolve_app
 
+PATIENCE = 7
+"""Attempts, over about a minute, after which what an image lacks counts as lost: a registry's copies take a while."""
+
 
 def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, context: Context) -> Resolved | Skipped:
     """Return the published half, or why the publication leads to no release. Raises Retryable, NotAllowed."""
@@ -82,7 +85,14 @@ def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -
         ) from None
     if tagged != event.digest:
         raise Rejected("Stale", f"the tag {event.tag} points to a newer image by now")
-    digest, facts = resolve_app(registry, event.repository, tagged, target.platform)
+    try:
+        digest, facts = resolve_app(registry, event.repository, tagged, target.platform)
+    except NotFound as error:
+        if any(item.attempt < PATIENCE for item in state.publications if item.event.event_id == event.event_id):
+            raise
+        raise Rejected(
+            "ImageIncomplete", f"what {event.repository}:{event.tag} points to is not whole: {error}; push it again"
+        ) from error
     return AppHalf(
         digest=digest,
         pushed=tagged,

@@ -185,7 +185,9 @@ def test_a_model_layer_is_found_again_by_the_files_in_it() -> None:
     assert [files_key(layer) for layer in found.layers] == [None, None, "b" * 64, "c" * 64]
 
 
-@pytest.mark.parametrize("data", [b"{}", b"\xff", AppImage().manifest, made(AppImage(content=b"other")).manifest])
+@pytest.mark.parametrize(
+    "data", [b"{}", b"\xff", b"[" * 99_999, AppImage().manifest, made(AppImage(content=b"other")).manifest]
+)
 def test_another_manifest_is_not_taken_for_the_pairs(data: bytes) -> None:
     assert release_manifest(data, Pair(AppImage().digest, MODEL.digest)) is None
 
@@ -271,9 +273,13 @@ def test_a_refusal_has_a_reason_and_says_what_to_do(app: AppImage, reason: str, 
     assert words in str(caught.value)
 
 
-def test_a_config_that_is_no_json_is_refused() -> None:
+DEEP = b'{"x": ' + b"[" * 99_999 + b"]" * 99_999 + b"}"
+
+
+@pytest.mark.parametrize("config", [b"\xff{", DEEP], ids=["no UTF-8", "nested too deep"])
+def test_a_config_that_is_no_json_is_refused(config: bytes) -> None:
     with pytest.raises(Rejected, match=r"push it again") as caught:
-        app_facts(b"\xff{")
+        app_facts(config)
     assert caught.value.reason == "UnreadableImage"
 
 

@@ -58,6 +58,12 @@ def test_only_the_needed_keys_are_needed() -> None:
         pytest.param(b"{", "ManifestUnreadable", "truncated", id="cut off"),
         pytest.param(b'{"schema": "\xff"}', "ManifestUnreadable", "correct it", id="not UTF-8"),
         pytest.param(b"[]", "ManifestUnreadable", "Expected `object`", id="no object"),
+        pytest.param(
+            encoded()[:-1] + b', "x": ' + b"[" * 99_999 + b"]" * 99_999 + b"}",
+            "ManifestUnreadable",
+            "recursion depth",
+            id="nested too deep",
+        ),
         pytest.param(b" " * (MANIFEST_LIMIT + 1), "ManifestUnreadable", "larger than 1 MiB", id="too large"),
         pytest.param(encoded(model=7), "ManifestUnreadable", "$.model", id="wrong type names the key"),
         pytest.param(encoded(contract=""), "ManifestUnreadable", "$.contract", id="empty contract"),
