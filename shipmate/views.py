@@ -248,8 +248,9 @@ class Views:
         match step:
             case plan.Idle(_, message):
                 return message
-            case plan.Wait(until, reason):
-                return f"waits until {until:%H:%M:%S} UTC: {reason}"
+            case plan.Wait(until, reason, idle):
+                besides = f"; until then: {idle.message}" if idle is not None else ""
+                return f"waits until {until:%H:%M:%S} UTC: {reason}{besides}"
             case plan.Plan(pair, _, _, reason):
                 versions = f"app {version_of(state.app(pair.app))} with model {version_of(state.model(pair.model))}"
                 return f"releases {versions}: {reason}"
@@ -265,7 +266,8 @@ class Views:
     def _reason(self, target: Target, state: State) -> str | None:
         """Return why nothing happens to a target in this state, as a code."""
         step = self._step(target, state)
-        return step.reason if isinstance(step, plan.Idle) else None
+        idle = step.idle if isinstance(step, plan.Wait) else step
+        return idle.reason if isinstance(idle, plan.Idle) else None
 
     def _step(self, target: Target, state: State) -> Step:
         context = self.pipeline.context

@@ -2,9 +2,24 @@
 
 import pytest
 
-from shipmate.commands import ReleaseBody, RollbackBody
+from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
 from shipmate.errors import NotFound, Retryable, ShipmateError
 from tests.world import World, released
+
+
+def test_a_status_says_what_cannot_be_read_and_why_nothing_else_happens() -> None:
+    world = released()
+    world.commands().hold("vision", "key", "ana", HoldBody(reason="a demo"))
+    world.ship(world.publish_model("1.1"))
+    world.registry.get_blob = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
+    world.tell(world.push_app("2.4.0"))
+    world.pipeline().advance("vision")
+    seen = world.commands().views.status("vision")
+    assert seen.reason == "Held"
+    assert seen.next.endswith(
+        "UTC: vision-app:main cannot be read yet: the registry is away; until then: r-2 is ready; a hold by ana keeps "
+        "it: a demo"
+    )
 
 
 def set_image(world: World, image: str) -> None:

@@ -432,7 +432,7 @@ def _errored(state: State, entry: Errored) -> State:
     if entry.release is None:
         _expect_publication(state, entry.event_id)
         publications = tuple(
-            replace(item, attempt=item.attempt + 1, retry_at=entry.retry_at)
+            replace(item, attempt=item.attempt + 1, retry_at=entry.retry_at, message=entry.message)
             if item.event.event_id == entry.event_id
             else item
             for item in state.publications

@@ -433,6 +433,7 @@ class Publication(msgspec.Struct, frozen=True):
     received_at: datetime
     attempt: int = 1
     retry_at: datetime | None = None
+    message: str | None = None  # why it could not be read the last time
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shipmate.core import pairs
+from shipmate.core.fold import examined
 from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger, Waiting
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
@@ -36,6 +37,7 @@ class Wait(msgspec.Struct, frozen=True):
 
     until: datetime
     reason: str
+    idle: Idle | None = None  # why there is nothing to do but that
 
 
 class Resolve(msgspec.Struct, frozen=True):
@@ -141,8 +143,17 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
     if isinstance(step, Idle) and bad is not None:
         words = "users may meet it, and no release that was live before can be brought back: publish a newer half, or"
         step = Idle("NothingToGoBackTo", f"{_what_became(bad)}, {words} release an earlier pair by hand")
-    later = min((item.retry_at for item in state.publications if item.retry_at is not None), default=None)
-    return Wait(later, "retry") if isinstance(step, Idle) and later is not None else step
+    return (_next_reading(state, step) or step) if isinstance(step, Idle) else step
+
+
+def _next_reading(state: State, idle: Idle) -> Wait | None:
+    """Return until when to wait for what could not be read, None if there is no such thing."""
+    later = [(item.retry_at, item) for item in state.publications if item.retry_at is not None]
+    if not later:
+        return None
+    until, item = min(later, key=lambda each: each[0])
+    why = f": {item.message}" if item.message is not None else ""  # the build before kept no message
+    return Wait(until, f"{examined(item.event)[0]} cannot be read yet{why}", idle)
 
 
 def _what_became(bad: Release) -> str:

@@ -328,6 +328,7 @@ def test_trouble_with_reading_counts_for_that_publication_alone() -> None:
     first, second = story.state.publications
     assert (first.attempt, first.retry_at) == (1, None)
     assert (second.attempt, second.retry_at) == (2, NOON + timedelta(seconds=7))
+    assert (first.message, second.message) == (None, "the registry is away")
 
 
 def test_a_half_that_is_withdrawn_is_forgotten_until_it_is_published_again() -> None:

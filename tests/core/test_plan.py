@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from shipmate.core import pairs, plan
@@ -73,7 +74,7 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
     ),
     "reading failed and is tried later": (
         lambda s: s.receive(pushed("e1", "A1")).err_reading("e1", 5),
-        "wait 4 s: retry",
+        "wait 4 s: vision-app:main cannot be read yet: the registry is away",
     ),
     "reading failed and is due again": (
         lambda s: s.receive(pushed("e1", "A1")).err_reading("e1", 5).wait(4),
@@ -85,13 +86,13 @@ SITUATIONS: dict[str, tuple[Callable[[Story], Story], str]] = {
     ),
     "up to date but for a retry": (
         lambda s: s.ship_first().receive(pushed("e1", "A2")).err_reading("e1", 5),
-        "wait 4 s: retry",
+        "wait 4 s: vision-app:main cannot be read yet: the registry is away",
     ),
     "held but for a retry": (
         lambda s: (
             s.ship_first().app("A2").hold().plan("A2", "M1").build().gate().park().receive(pushed("e9", "A3"))
         ).err_reading("e9"),
-        "wait 4 s: retry",
+        "wait 4 s: vision-app:main cannot be read yet: the registry is away",
     ),
     "an ignored event is not news": (lambda s: s.ship_first().ignore("e9"), "idle: UpToDate"),
     # the quiet window
@@ -968,6 +969,18 @@ def test_idle_and_waiting_steps_say_why() -> None:
     step = decide(story.state, TARGET, story.now, "worker-1", 60)
     assert isinstance(step, plan.Plan)
     assert step.reason == "r-2 failed: nobody answered"
+
+
+def test_who_waits_for_what_cannot_be_read_says_what_else_there_is() -> None:
+    story = Story().ship_first().receive(pushed("e1", "A2")).receive(published("e2", "M2"))
+    story.err_reading("e1", 60).err_reading("e2", 5)
+    step = decide(story.state, TARGET, story.now, "worker-1", 60)
+    assert isinstance(step, plan.Wait)
+    assert step.reason == "models/net/M2/manifest.json cannot be read yet: the registry is away"
+    assert step.idle == plan.Idle("UpToDate", "r-1 is the newest pair that may ship, and is live")
+    written_before = tuple(msgspec.structs.replace(item, message=None) for item in story.state.publications)
+    story.state = msgspec.structs.replace(story.state, publications=written_before)
+    assert after(story) == "wait 4 s: models/net/M2/manifest.json cannot be read yet"
 
 
 def test_what_follows_is_seen_behind_what_waits_for_a_partner() -> None:

@@ -185,8 +185,8 @@ def publications(entries: Entries) -> tuple[Publication, ...]:
     for entry in entries:
         if isinstance(entry, Received) and entry.event.event_id not in done:
             errors = [e for e in entries if isinstance(e, Errored) and e.event_id == entry.event.event_id]
-            retry_at = errors[-1].retry_at if errors else None
-            found.append(Publication(entry.event, entry.at, 1 + len(errors), retry_at))
+            retry_at, message = (errors[-1].retry_at, errors[-1].message) if errors else (None, None)
+            found.append(Publication(entry.event, entry.at, 1 + len(errors), retry_at, message))
     return tuple(found)
 
 
