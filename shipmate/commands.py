@@ -7,6 +7,7 @@ answered; what becomes of it is the pipeline's work. A command that repeats an i
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated
 
@@ -192,9 +193,15 @@ class Commands:
         return self._command("rollback", target, request, author, body, decide)
 
     def hold(self, name: str, request: str, author: str, body: HoldBody) -> Answer:
-        """Hold a target. When this returns, no rollout that was intended before can be patched in any more."""
+        """Hold a target. When this returns, no rollout that was intended before can be patched in any more.
+
+        Raises as `release` does. Where it raises Retryable because the cluster is in trouble, the hold is on record: it
+        keeps back what was not about to be patched in.
+        """
         target = self.pipeline.target(name)
-        in_cluster = fence_in_cluster(target, self.pipeline.context.cluster)
+        in_cluster = 0  # while nobody can tell: what was intended before has a lower fence by the ledger alone
+        with suppress(Retryable):
+            in_cluster = fence_in_cluster(target, self.pipeline.context.cluster)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
             held = state.hold
@@ -275,7 +282,7 @@ class Commands:
         return self.views.request(target.name, request)
 
     def _raise_fence(self, target: Target) -> None:
-        """Bring the Deployment's fence up to that of the hold. Raises Retryable if the Deployment keeps changing.
+        """Bring the Deployment's fence up to that of the hold. Raises Retryable if the cluster is in trouble.
 
         A fence that a rollout took since (a rollback, or a release after the hold was lifted) is left to its own patch:
         who finds it on the Deployment takes the patch for made.
@@ -285,16 +292,22 @@ class Commands:
             state = self.pipeline.ledgers.read(target.name).state
             intended = state.active is not None and state.active.fence == state.fence
             fence = state.fence - 1 if intended else state.fence
-            view = cluster.deployment(where.namespace, where.name)
-            if view.fence is not None and view.fence >= fence:
-                return
-            patch = adopt_patch(view)
-            if view.fence is not None:
-                patch = raise_fence_patch(view, expected_fence=view.fence, new_fence=fence)
             try:
+                view = cluster.deployment(where.namespace, where.name)
+                if view.fence is not None and view.fence >= fence:
+                    return
+                patch = adopt_patch(view)
+                if view.fence is not None:
+                    patch = raise_fence_patch(view, expected_fence=view.fence, new_fence=fence)
                 cluster.patch_deployment(where.namespace, where.name, patch)
             except Conflict:
                 continue
+            except Retryable as error:
+                raise Retryable(
+                    "the hold is on record, but the Deployment's fence cannot be raised yet, so what is about to be "
+                    f"patched in may still be: {error}; ask again",
+                    after_seconds=error.after_seconds,
+                ) from error
         raise Retryable(
             "the hold is on record, but the Deployment changes faster than its fence can be raised; ask again"
         )

@@ -5,6 +5,7 @@ import pytest
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody
 from shipmate.core.fence import raise_fence_patch
 from shipmate.core.ledger import Phase
+from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Retryable, Reused
 from tests.fakes.ledgers import Fault
 from tests.situations import outcomes, phases, users_meet
@@ -59,6 +60,28 @@ def test_a_hold_that_only_reached_the_ledger_keeps_the_patch_out() -> None:
 
 def fence(world: World) -> int:
     return world.cluster.deployment("vision", "vision").fence or 0
+
+
+def test_a_hold_that_is_asked_for_while_the_cluster_is_away_keeps_the_model_from_users() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.GATED)
+    reached = world.cluster.deployment
+
+    def away(namespace: str, name: str) -> DeploymentView:
+        raise Retryable("the API server is away", after_seconds=7)
+
+    world.cluster.deployment = away  # type: ignore[method-assign] # for the time being
+    hold = HoldBody(reason="1.1 must not go out")
+    with pytest.raises(Retryable, match=r"the hold is on record, but .*: the API server is away; ask again") as caught:
+        world.commands().hold("vision", "key", "ana", hold)
+    assert caught.value.after_seconds == 7
+    world.cluster.deployment = reached  # type: ignore[method-assign]
+    world.run()
+    assert phases(world)[-1] == ("r-2", "held")
+    assert fence(world) < world.state.fence
+    assert world.commands().hold("vision", "key", "ana", hold).accepted
+    assert fence(world) == world.state.fence
 
 
 def test_a_new_fence_is_taken_anew_if_a_hold_came_first() -> None:
