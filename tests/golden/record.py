@@ -134,6 +134,23 @@ def long_build() -> World:
     return world
 
 
+def handed_over() -> World:
+    """Builds take longer than a turn: the next one goes on, and the last is handed over to nobody yet."""
+    world = World()
+    open_blob = world.models.open
+
+    def slowly(container: str, path: str, *, offset: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        if path.endswith("model.onnx"):
+            world.clock.sleep(250)
+        yield from open_blob(container, path, offset=offset, etag=etag)
+
+    world.models.open = slowly  # type: ignore[method-assign] # for this scenario
+    _publish(world, app="2.3.0", model="1.0")
+    world.tell(world.publish_model("1.1"))
+    world.pipeline("worker-9").advance(world.queue.take())
+    return world
+
+
 def told_late() -> World:
     """A push is told when its tag has moved on; a tag moves to and fro over quarantined code; a person wants it."""
     world = World()
@@ -260,6 +277,7 @@ SCENARIOS: dict[str, Callable[[], World]] = {
     "scoped-hold": scoped_hold,
     "refusal": refusal,
     "long-build": long_build,
+    "handed-over": handed_over,
     "told-late": told_late,
     "held-twice": held_twice,
     "live-model-lost": live_model_lost,

@@ -14,6 +14,7 @@ ENDINGS = {
     "scoped-hold": ["retired", "superseded", "retired", "live"],
     "refusal": ["live"],
     "long-build": ["live"],
+    "handed-over": ["live", "built"],
     "told-late": ["retired", "rejected", "retired", "live"],
     "held-twice": ["retired", "superseded", "retired", "live"],
     "live-model-lost": ["retired", "retired", "rejected", "live"],
