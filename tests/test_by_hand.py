@@ -1,5 +1,7 @@
 """Releases by hand, in unusual orders: they happen as people were told, and nothing undoes them behind them."""
 
+from datetime import timedelta
+
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
