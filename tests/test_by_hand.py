@@ -198,9 +198,8 @@ def test_a_pair_on_its_way_is_asked_for_again_in_the_place_of_what_somebody_else
 
 def test_a_pair_on_its_way_that_is_in_trouble_or_held_may_be_asked_for() -> None:
     world = on_its_way()
-    for _ in range(3):
-        world.cluster.fail("create_gate_pod", Retryable("the API server is away"))
-    world.run(within=timedelta(seconds=601))  # to the first tries after the message came back
+    world.cluster.fail("create_gate_pod", Retryable("the API server is away", after_seconds=60))
+    world.run(within=timedelta(seconds=630))
     body = ReleaseBody(reason="now, please")
     assert world.commands().release("vision", "key-1", "ana", body).accepted
     world = on_its_way()

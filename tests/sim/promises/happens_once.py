@@ -14,6 +14,7 @@ from shipmate.core.ledger import (
     IgnoredEvent,
     Intended,
     Live,
+    ModelHalf,
     Phase,
     Planned,
     Received,
@@ -25,7 +26,7 @@ from shipmate.core.ledger import (
     Skipped,
     Superseded,
 )
-from shipmate.core.refs import Pair
+from shipmate.core.refs import Digest, Pair
 from shipmate.pipeline import UNFORESEEN
 from tests.sim import model
 from tests.sim.seen import Seen
@@ -53,15 +54,26 @@ def each_thing_happens_once(seen: Seen) -> Iterator[str]:
 def _swept_in_vain(seen: Seen) -> Iterator[str]:
     """Where the timer never ran, a sweep at the end may look once more at what is newest, and finds it known.
 
-    What no event told, which is so in some written histories alone, only a sweep can find.
+    What no event told, which is so in some written histories alone, only a sweep can find; and where a model was before
+    it was published anew and lost there.
     """
-    if seen.run.dropped:
+    if seen.run.dropped or _is_elsewhere(seen):
         return
     swept = seen.run.swept
     found = [entry.event.event_id for entry in swept if isinstance(entry, Received)]
     known = [e.event_id for e in swept if isinstance(e, Skipped) and e.reason in ("Duplicate", "Quarantined")]
     if sorted(found) != sorted(known) or len(swept) != len(found) + len(known):
         yield f"a sweep after all was settled wrote {', '.join(entry.kind_name for entry in swept)}"
+
+
+def _is_elsewhere(seen: Seen) -> bool:
+    """Whether a model was withdrawn for what its newest place lacks, and had been published at another before."""
+    places: dict[Digest, set[str]] = {}
+    for _, entry in seen.each(Resolved):
+        if isinstance(entry.half, ModelHalf):
+            places.setdefault(entry.half.digest, set()).add(entry.half.path)
+    withdrawn = (entry.withdrawn for _, entry in seen.each(Rejected) if entry.withdrawn is not None)
+    return any(len(places.get(digest, ())) > 1 for digest in withdrawn)
 
 
 def _one_pod_a_gate(seen: Seen) -> Iterator[str]:
