@@ -315,8 +315,8 @@ class Pipeline:
         """
         repaired: dict[str, int] = {}
         troubles: list[ShipmateError] = []
-        for name, target in self.targets.items():
-            for part in (self._wake, self._repair, self._remove_gate_pods, self._keep_images):
+        for part in (self._wake, self._repair, self._remove_gate_pods, self._keep_images):
+            for name, target in self.targets.items():  # all are woken before any of them waits for a silent registry
                 try:
                     repaired[name] = repaired.get(name, 0) + part(target)
                 except ShipmateError as error:

@@ -1,5 +1,6 @@
 """Trouble on the way, over in-memory ports: what is lost, refused or away, and what people see of it."""
 
+import dataclasses
 import json
 from datetime import timedelta
 
@@ -11,8 +12,8 @@ from shipmate.core.events import ImagePushed
 from shipmate.core.image import OCI_INDEX, OCI_MANIFEST
 from shipmate.core.ledger import Phase
 from shipmate.core.views import PodView
-from shipmate.errors import Misconfigured, NotFound, Retryable
-from shipmate.ports import Blob
+from shipmate.errors import Misconfigured, NotFound, Retryable, ShipmateError
+from shipmate.ports import Blob, Manifest
 from tests.situations import another_reads, clean_up, later, phases, refusing, shipped, users_meet
 from tests.world import World, released
 
@@ -321,3 +322,22 @@ def test_a_model_that_is_found_where_it_was_first_is_no_older_than_it_was_live()
         world.pipeline().sweep()
         world.run()
     assert users_meet(world) == ("2.4.0", "1.0"), "1.1 is older than what was live"
+
+
+def test_a_registry_that_is_silent_keeps_no_target_from_being_woken() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    world.clock.sleep(100)  # the worker is dead for long enough
+    waiting = list[int]()
+
+    def silent(*_: object) -> Manifest:
+        waiting.append(len(world.queue))
+        raise Retryable("the registry says nothing")
+
+    world.registry.resolve = silent  # type: ignore[method-assign, assignment] # from here on
+    other = msgspec.structs.replace(world.target, name="other")
+    before = len(world.queue)
+    with pytest.raises(ShipmateError, match="the registry says nothing"):
+        dataclasses.replace(world.pipeline(), targets={"other": other, "vision": world.target}).sweep()
+    assert waiting == [before + 1, before + 1]
