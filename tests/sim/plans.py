@@ -17,7 +17,19 @@ REAL_STORE = range(11, 2**63, 12)
 """The seeds that use the real ledger store, with segments of a few entries; it takes more time than the fast one."""
 
 type What = Literal[
-    "app", "model", "hold", "resume", "rollback", "release", "outage", "clean-up", "loss", "policy", "sweep", "touch"
+    "app",
+    "model",
+    "hold",
+    "resume",
+    "rollback",
+    "release",
+    "outage",
+    "clean-up",
+    "loss",
+    "restore",
+    "policy",
+    "sweep",
+    "touch",
 ]
 type Quality = Literal["good", "wrong", "failing", "gone", "broken", "unpullable", "refused"]
 """What a half is worth; those of the last two are as good as others, and in trouble all the same: `TROUBLE`."""
@@ -214,6 +226,8 @@ class _Drawer:
                 at, name = dice.between(60, 560, "loss at"), dice.pick(self.names, "whose loss")
                 half: Literal["app", "model"] = dice.pick(("app", "model"), "loss of")
                 self.found.append(Happening(at=at, what="loss", target=name, scope=half))
+                if half == "model" and not self.setting.sweep_off and dice.draw("restored") < 0.5:
+                    self.found.append(Happening(at=at + dice.between(5, 200, "restored after"), what="restore"))
 
     def _policy(self, at: float, name: str) -> None:
         """Let the API server refuse the images of what was live from now on; people go back, or have another wish."""

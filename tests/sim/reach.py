@@ -84,6 +84,7 @@ REACH = {
     "something is published during a gate": "the verdict belongs to the pair that was asked, not to the newest",
     "a model and an app make one release": "published close together",
     "one model ships to two targets": "each target has a ledger of its own",
+    "a model that was deleted is restored": "it is as old as before, and no event tells of it",
     "what is live is deleted where it was published": "nothing older goes in its place, and the target says so",
     # verdicts
     "a gate rejects": "the candidate answers wrongly, or not at all",

@@ -215,6 +215,8 @@ class Simulation:
                 self._refuse_what_was_live(happening.target)
             case "loss":
                 self._lose(happening)
+            case "restore":
+                self.world.restore_models()
             case "sweep":
                 self._sweep()
             case "touch":

@@ -57,6 +57,7 @@ class SimModels(FakeModels):
     def __init__(self, hub: Hub) -> None:
         super().__init__()
         self._hub = hub
+        self._lost: dict[str, tuple[Blob, bytes]] = {}  # by path: what was deleted with its folder
 
     def put(self, container: str, path: str, data: bytes) -> Blob:
         self._writes += 1
@@ -82,7 +83,14 @@ class SimModels(FakeModels):
         blobs = self._containers["models"]
         manifests = [path for path, (_, data) in blobs.items() if digest_of(data) == digest]
         folders = tuple(path.removesuffix("manifest.json") for path in manifests)
+        self._lost |= {path: found for path, found in blobs.items() if path.startswith(folders)}
         self._containers["models"] = {path: found for path, found in blobs.items() if not path.startswith(folders)}
+
+    def restore_all(self) -> bool:
+        """Restore what was deleted so and not uploaded again since, as it was, and return whether there was any."""
+        lost, self._lost = self._lost, {}
+        self._containers["models"] = {**lost, **self._containers["models"]}
+        return bool(lost)
 
 
 class SimRegistry(FakeRegistry):
@@ -205,6 +213,12 @@ class World:
         """Delete a file that a published manifest lists."""
         self.models.delete("models", f"net/{folder}/model.onnx")
         self.gone.add(digest)
+
+    def restore_models(self) -> None:
+        """Restore the models that somebody deleted: they have the dates that they had, and no event tells of them."""
+        if self.models.restore_all():
+            self.hub.tell("somebody restores the models that were deleted")
+            self.hub.reached.add("a model that was deleted is restored")
 
     def touch_model(self, which: str) -> None:
         """Change the metadata of the oldest or the newest manifest: another ETag, another date, and no event."""

@@ -138,10 +138,14 @@ def _halves(entries: model.Entries, pair: Pair) -> list[AppHalf | ModelHalf]:
 
 
 def _first_told(seen: Seen, half: AppHalf | ModelHalf) -> int:
-    """Return the place at which this publication of a half was resolved first; a late repeat tells nothing new."""
+    """Return the place at which this publication of a half was resolved first; a late repeat tells nothing new.
+
+    But what was gone and is there again is news, as old as it may be.
+    """
     same = (half.digest, half.published_at)
+    lost = [place for place, entry in seen.each(Rejected) if (entry.withdrawn, entry.reason) == (half.digest, "Gone")]
     told = (place for place, entry in seen.each(Resolved) if (entry.half.digest, entry.half.published_at) == same)
-    return min(told, default=-1)
+    return min((place for place in told if place > max(lost, default=-1)), default=-1)
 
 
 def _is_older(seen: Seen, pair: Pair, live: Pair) -> bool:
