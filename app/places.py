@@ -4,11 +4,12 @@
 the 512 MiB and the one processor that k8s/base gives a pod:
 
 - 105 MiB are the process with EfficientNet-Lite0 in it.
-- `admit`, USERS of them: requests up to LARGE_REQUEST_BYTES wait with their bodies, 2 MiB each: 50 MiB. The threads
-  beyond stay free for probes, metrics and refusals.
+- `admit`, USERS of them: requests up to LARGE_REQUEST_BYTES wait with their bodies, 2 MiB each: 50 MiB. As many as
+  WAITING stand in line before that, their bodies not read yet, and cost a thread each. The threads beyond stay free for
+  probes, metrics and refusals.
 - the room for large requests, LARGE_REQUESTS of them: a body of 16 MiB, twice while a form is taken apart: 64 MiB.
 - the turn, one a processor: what a body becomes. JSON is parsed (up to 270 MiB: numbers, and one emoji), or one
-  picture after the other is decoded (200 MiB, `images`). Nothing else may parse, decode or score.
+  picture after the other is decoded (200 MiB, a rare kind 290: `images`). Nothing else may parse, decode or score.
 """
 
 import threading
@@ -20,10 +21,13 @@ from app.problems import Problem, ProblemError
 USERS = 24
 """Requests of users worked on at once, those that wait and those whose bodies are slow to come among them."""
 
+WAITING = 40
+"""Requests of users that stand in line for that, none of whose body is read."""
+
 REFUSALS = 8
 """Requests beyond them whose bodies are read and dropped, so that the client gets to read that the app is busy."""
 
-THREADS = USERS + REFUSALS + 8
+THREADS = USERS + WAITING + REFUSALS + 8
 """Of the server. The last ones are for whoever must be answered at once: probes, the preStop hook, Prometheus."""
 
 WAIT_SECONDS = 10.0
@@ -38,6 +42,7 @@ class Places:
 
     def __init__(self, processors: int) -> None:
         self._users = threading.BoundedSemaphore(USERS)
+        self._waiting = threading.BoundedSemaphore(WAITING)
         self._refusals = threading.BoundedSemaphore(REFUSALS)
         self._room = threading.BoundedSemaphore(LARGE_REQUESTS)
         self._processors = threading.BoundedSemaphore(processors)
@@ -45,10 +50,17 @@ class Places:
     def admit(self) -> None:
         """Count a user's request in, before any of its body is read; whoever admitted it lets it `leave`.
 
-        Raises ProblemError (busy) at once if USERS are there.
+        Raises ProblemError (busy) if USERS are there for WAIT_SECONDS, or at once if as many as WAITING stand in line.
         """
-        if not self._users.acquire(blocking=False):
-            raise _busy(f"{USERS} requests are being worked on here. Ask again in a moment.")
+        if self._users.acquire(blocking=False):
+            return
+        if not self._waiting.acquire(blocking=False):
+            raise _busy(f"{USERS} requests are being worked on here, and {WAITING} wait. Ask again in a moment.")
+        try:
+            if not self._users.acquire(timeout=WAIT_SECONDS):
+                raise _busy(f"{USERS} requests were worked on here for {WAIT_SECONDS:.0f} s. Ask again in a moment.")
+        finally:
+            self._waiting.release()
 
     def leave(self) -> None:
         """Count a request out that was admitted."""

@@ -30,6 +30,9 @@ CONTENT_SECURITY_POLICY = (
 OPERATIONS = "operations"
 """The routes that are answered however many users there are."""
 
+BODILESS = frozenset({"GET", "HEAD"})
+"""So are requests of these methods: they cost next to nothing, and gateways probe with them."""
+
 DROPPED_BYTES = 4 * MAX_REQUEST_BYTES
 DROPPED_SECONDS = 5.0
 """How much of a refused request is still read, and how long."""
@@ -67,7 +70,7 @@ def _watch(app: flask.Flask, lifecycle: Lifecycle, numbers: Metrics) -> None:
     @app.before_request
     def begin() -> None:
         flask.g.started = time.perf_counter()
-        if flask.request.blueprint != OPERATIONS:
+        if flask.request.blueprint != OPERATIONS and flask.request.method not in BODILESS:
             lifecycle.places.admit()
             flask.g.admitted = True
 

@@ -12,6 +12,7 @@ ShipmateError
 ├── Ambiguous       the request may or may not have taken effect: read again to find out
 └── Retryable       an outside system is in trouble: try the same again, `after_seconds` if it said when
     ├── Unreachable nobody took the request: nothing is known of who should have answered it
+    ├── Busy        who should have answered says that there is no room: ask again then, nothing else is said
     ├── Silent      the request was taken and nothing came back in time: try again, and look who keeps it
     └── Unusable    an answer came that nobody can read: try again, and blame who answered if it stays so
 """
@@ -93,6 +94,14 @@ class Retryable(ShipmateError):
 
 class Unreachable(Retryable):
     """There was no connection to send the request on."""
+
+
+class Busy(Retryable):
+    """The application refused a request for want of room; `release` is the one that said so."""
+
+    def __init__(self, message: str, *, after_seconds: float, release: str) -> None:
+        super().__init__(message, after_seconds=after_seconds)
+        self.release = release
 
 
 class Silent(Retryable):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shipmate.core.gate import Predictions
-from shipmate.errors import Retryable, Unusable
+from shipmate.errors import Busy, Retryable, Unusable
 
 LONGEST_REPLY = 1 << 20
 """Bytes of a reply that are read; three labels take some hundred."""
@@ -58,11 +58,18 @@ def parse_version(headers: Mapping[str, str]) -> Version:
 def parse_answer(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
     """Return the answer to a question about one photograph: five predictions at most, of each label 200 characters.
 
-    Raises Retryable, with what the application said, for a status other than 200, and Unusable for a body of another
-    shape.
+    Raises Retryable, with what the application said, for a status other than 200; Busy, where a release says with 503
+    when to come again (the app contract); and Unusable for a body of another shape.
     """
     if status != 200:
-        raise Retryable(f"/score answered {status}: {_words(body)}", after_seconds=_after(headers))
+        said, after, release = (
+            f"/score answered {status}: {_words(body)}",
+            _after(headers),
+            parse_version(headers).release,
+        )
+        if status == 503 and after is not None and release is not None:
+            raise Busy(said, after_seconds=after, release=release)
+        raise Retryable(said, after_seconds=after)
     try:
         labels = json.loads(body)["result"][0][0]
         predictions = tuple(

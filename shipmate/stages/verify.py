@@ -7,12 +7,14 @@ from shipmate.core.gate import is_right
 from shipmate.core.ledger import Failed, Live, Release, State
 from shipmate.core.pairs import blamed, guilty
 from shipmate.core.targets import Target
-from shipmate.errors import Rejected, Retryable, Unreachable
+from shipmate.errors import Busy, Rejected, Retryable, Unreachable
 from shipmate.ports import Door
 from shipmate.stages.context import Context
 from shipmate.stages.questions import Asked, golden_questions
 
 POLL_SECONDS = 0.2
+LONGEST_WAIT_SECONDS = 5.0
+"""Where a release says that it is busy, and when to come again."""
 
 
 def verify(release: Release, target: Target, state: State, context: Context) -> Live | Failed:
@@ -25,23 +27,26 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
     deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
     in_a_row, is_reached = 0, False
     while in_a_row < target.verify.replies:
+        wait = POLL_SECONDS
         try:
             fault = _ask_once(context.door, target, release, asked[in_a_row % len(asked)] if asked else None)
             is_reached = True
+        except Busy as error:  # the release has many users: that takes nothing back, and says nothing of its pair
+            fault, wait = str(error), min(max(wait, error.after_seconds or 0.0), LONGEST_WAIT_SECONDS)
         except Unreachable as error:
-            fault = str(error)
+            fault, in_a_row = str(error), 0
+        else:
+            in_a_row = in_a_row + 1 if fault is None else 0
         if fault is None:
-            in_a_row += 1
             context.progress(f"{in_a_row} of {target.verify.replies} replies in a row are right")
             continue
-        in_a_row = 0
         if context.clock.now() > deadline:
             is_to_blame = (
                 is_reached and not release.is_rollback
-            )  # a door that nobody gets through says nothing of the pair
+            )  # a door that nobody gets through, for whatever reason, says nothing of the pair
             return _failed(release, target, fault, blamed(state, release.pair) if is_to_blame else (), context)
         context.progress(fault)
-        context.clock.sleep(POLL_SECONDS)
+        context.clock.sleep(wait)
     quarantine: tuple[str, ...] = ()
     undone = state.release(release.undoes) if release.undoes is not None else None
     if undone is not None and undone.ended_because is None:  # a person judged it; what failed said who is guilty
@@ -62,6 +67,10 @@ def _ask_once(door: Door, target: Target, release: Release, asked: Asked | None)
                 return f"{asked.question.file} should be {asked.question.expected}, and is answered {best}"
     except Unreachable:
         raise
+    except Busy as error:
+        if error.release == release.name:
+            raise
+        return str(error)
     except Retryable as error:
         return str(error)
     if answered_by != release.name:

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import flask.testing
 import pytest
 
-from app import web
+from app import places, web
 from app.images import MAX_REQUEST_BYTES
 from app.lifecycle import Lifecycle
-from app.places import REFUSALS, USERS, Places
+from app.places import REFUSALS, USERS, WAITING, Places
 from app.problems import ProblemError
 from app.settings import Settings
 from tests.app.apps import RunningApp, running, tiny_folder
@@ -37,27 +37,30 @@ def client(lifecycle: Lifecycle) -> flask.testing.FlaskClient:
     return web.create(lifecycle).test_client()
 
 
-def fill(places: Places) -> None:
+def fill(all_of: Places) -> None:
     for _ in range(USERS):
-        places.admit()
+        all_of.admit()
 
 
-def test_a_crowd_is_told_to_come_again(lifecycle: Lifecycle, client: flask.testing.FlaskClient) -> None:
+def test_a_crowd_is_told_to_come_again(
+    lifecycle: Lifecycle, client: flask.testing.FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "WAIT_SECONDS", 0.01)
     fill(lifecycle.places)
     for path in ("/score", "/v2/models/tiny/infer", "/nothing", "/livez"):
         refused = client.post(path, data=b"x")
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
         assert refused.json is not None
-        assert refused.json["detail"] == "24 requests are being worked on here. Ask again in a moment."
+        assert refused.json["detail"] == "24 requests were worked on here for 0 s. Ask again in a moment."
         assert refused.headers["X-Model-Version"] == "7"
     page = client.post("/try", data={"photo": (io.BytesIO(png(8, 8)), "a.png")})
     assert (page.status_code, page.headers["Retry-After"]) == (503, "2")
     assert "<strong>✗ Too many requests at once.</strong>" in page.text
-    for path in ("/livez", "/readyz", "/metrics"):
+    for path in ("/livez", "/readyz", "/metrics", "/", "/version", "/try", "/v2/health/ready"):
         assert client.get(path).status_code == 200
     assert 'app_requests_total{method="POST",route="/score",status="503"} 1.0' in client.get("/metrics").text
     lifecycle.places.leave()
-    assert client.get("/").status_code == 200
+    assert client.post("/score", data=b"x").status_code == 415
 
 
 def test_every_way_to_be_answered_gives_the_place_back(
@@ -77,10 +80,11 @@ def test_every_way_to_be_answered_gives_the_place_back(
         yield client.post("/try", data=b"x").status_code
         gone = client.post("/score", input_stream=io.BytesIO(b"{"), content_length=9, content_type=json)
         yield gone.status_code
-        monkeypatch.setattr("app.scoring.score", lambda *_, **__: 1 // 0)
-        yield client.post("/score", data=b'{"input": ["AAAA"]}', content_type=json).status_code
-        monkeypatch.undo()
+        with monkeypatch.context() as broken:
+            broken.setattr("app.scoring.score", lambda *_, **__: 1 // 0)
+            yield client.post("/score", data=b'{"input": ["AAAA"]}', content_type=json).status_code
 
+    monkeypatch.setattr(places, "WAIT_SECONDS", 0.01)
     client.application.config["PROPAGATE_EXCEPTIONS"] = False
     for _ in range(3):
         assert list(ask()) == [200, 415, 400, 413, 405, 404, 200, 400, 415, 400, 500]
@@ -116,18 +120,15 @@ def test_slow_senders_keep_neither_probes_nor_refusals_waiting(tmp_path: Path) -
     with running(tiny_folder(tmp_path)) as app:
         app.wait()
         with slow_senders(app, USERS):
-            deadline = time.monotonic() + 20
-            while app.client.get("/").status_code != 503:
-                assert time.monotonic() < deadline
-            for _ in range(3):
-                status, answer = post(app, "/score", 8 * MIB)
-                assert status == 503
-                assert b"24 requests are being worked on here" in answer
-            with slow_senders(app, 3 * REFUSALS):
-                for path in ("/livez", "/readyz", "/metrics"):
+            status, answer = post(app, "/score", 8 * MIB)
+            assert status == 503
+            assert b"24 requests were worked on here for 10 s" in answer
+            with slow_senders(app, WAITING + 3 * REFUSALS):
+                for path in ("/livez", "/readyz", "/metrics", "/"):
                     assert app.client.get(path, timeout=5).status_code == 200
-                assert app.client.get("/", timeout=5).status_code == 503
-        app.wait(200, "/")
+        deadline = time.monotonic() + 20
+        while post(app, "/score", 1)[0] != 400:
+            assert time.monotonic() < deadline
 
 
 @pytest.mark.app

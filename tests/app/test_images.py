@@ -30,7 +30,7 @@ def test_formats_that_are_taken(kind: str) -> None:
         ),
         pytest.param(png_header(65_536, 1), 413, "65536 x 1 pixels; its longest side may have 65,535", id="wide"),
         pytest.param(
-            webp_header(4000, 2501), 413, "4000 x 2501 pixels; at most 10,000,000 pixels of a WEBP are taken", id="webp"
+            webp_header(4000, 3151), 413, "4000 x 3151 pixels; at most 12,600,000 pixels of a WEBP are taken", id="webp"
         ),
         pytest.param(jpeg_of_scans(101), 422, "more than 100 scans. Save it again, without progressive", id="scans"),
         pytest.param(

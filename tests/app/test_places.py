@@ -1,6 +1,7 @@
 """Places: how a request waits for memory and for a processor, and what it is told when there is none."""
 
 import threading
+import time
 
 import pytest
 
@@ -56,15 +57,49 @@ def test_who_is_slow_to_send_has_no_turn_and_gives_its_room_back(impatient: Plac
             impatient.serving(None, slow).__enter__()
 
 
-def test_a_crowd_is_told_at_once() -> None:
+def test_a_crowd_waits_its_turn_before_it_is_told(impatient: Places) -> None:
+    for _ in range(USERS):
+        impatient.admit()
+    with pytest.raises(
+        ProblemError, match=r"24 requests were worked on here for 0 s\. Ask again in a moment"
+    ) as raised:
+        impatient.admit()
+    assert_busy(raised)
+    impatient.leave()
+    impatient.admit()
+
+
+def test_who_waits_comes_in_when_somebody_leaves() -> None:
+    crowd, came = Places(processors=1), threading.Event()
+    for _ in range(USERS):
+        crowd.admit()
+
+    def comes() -> None:
+        crowd.admit()
+        came.set()
+
+    waiting = threading.Thread(target=comes)
+    waiting.start()
+    assert not came.wait(0.05)
+    crowd.leave()
+    assert came.wait(10)
+    waiting.join(10)
+
+
+def test_who_finds_a_full_line_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "WAITING", 1)
     crowd = Places(processors=1)
     for _ in range(USERS):
         crowd.admit()
-    with pytest.raises(ProblemError, match=r"24 requests are being worked on here\. Ask again in a moment") as raised:
+    waiting = threading.Thread(target=crowd.admit)
+    waiting.start()
+    while crowd._waiting._value:  # until the other stands in line
+        time.sleep(0.01)
+    with pytest.raises(ProblemError, match=r"24 requests are being worked on here, and 1 wait\. Ask again") as raised:
         crowd.admit()
     assert_busy(raised)
     crowd.leave()
-    crowd.admit()
+    waiting.join(10)
 
 
 def test_some_of_those_that_are_refused_are_read() -> None:
