@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
+import urllib3
 from azure.core import PipelineClient
 from azure.core.credentials import AzureSasCredential
-from azure.core.exceptions import AzureError, HttpResponseError
+from azure.core.exceptions import AzureError, HttpResponseError, IncompleteReadError, ServiceResponseError
 from azure.core.pipeline.policies import AzureSasCredentialPolicy, BearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest, HttpResponse
 from azure.storage.blob import BlobClient, BlobProperties, BlobSasPermissions, BlobServiceClient, generate_blob_sas
@@ -33,6 +34,8 @@ MOST_BREAKS = 5
 """In a row, without a byte between, before a reading is given up."""
 LONGEST_WAIT_SECONDS = 10.0
 """A storage that wants a reading to wait longer ends it: the release is tried again later."""
+_BREAKS = (AzureError, requests.RequestException, urllib3.exceptions.HTTPError)
+"""What breaks a reading off: azure-core hands on some errors of what it stands on as they are."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -91,7 +94,9 @@ class BlobModels:
                     offset += len(piece)
                     breaks = 0
                     yield piece
-            except (AzureError, requests.RequestException) as error:
+                if offset < blob.size:
+                    raise IncompleteReadError(f"the answer ended at byte {offset} of {blob.size}")
+            except _BREAKS as error:
                 breaks += 1
                 wait = _retry_after(error) or 0.0
                 if not _passes(error) or breaks > MOST_BREAKS or wait > LONGEST_WAIT_SECONDS:
@@ -99,7 +104,10 @@ class BlobModels:
                 pause(breaks, at_least_seconds=wait)
 
     def _answer(self, container: str, blob: Blob, offset: int) -> Iterator[bytes]:
-        """Yield what one request for a blob from an offset on brings."""
+        """Yield what one request for a blob from an offset on brings; what brings anything else is no storage's answer.
+
+        Something in between may answer for it: a proxy that knows no ranges, a page that wants somebody to sign in.
+        """
         headers = {
             "If-Match": f'"{blob.etag}"',
             "Range": f"bytes={offset}-{blob.size - 1}",
@@ -108,6 +116,9 @@ class BlobModels:
         request = HttpRequest("GET", self._address(container, blob.path), headers=headers)
         with self._http.send_request(request, stream=True) as response:
             response.raise_for_status()
+            told = response.headers.get("Content-Range", "none")
+            if response.status_code != 206 or not told.startswith(f"bytes {offset}-"):
+                raise ServiceResponseError(f"an answer {response.status_code} with the range {told}, not from {offset}")
             yield from response.iter_raw()
 
     def _address(self, container: str, path: str) -> str:
@@ -143,7 +154,7 @@ def _asked[T](request: Callable[[], T], container: str, path: str) -> T:
         raise _translated(error, container, path) from error
 
 
-def _translated(error: AzureError | requests.RequestException, container: str, path: str) -> ShipmateError:
+def _translated(error: Exception, container: str, path: str) -> ShipmateError:
     status = error.status_code if isinstance(error, HttpResponseError) else None
     if status == 404:
         return NotFound(f"there is no blob {container}/{path}")
@@ -158,13 +169,13 @@ def _translated(error: AzureError | requests.RequestException, container: str, p
     return Retryable(f"reading {container}/{path} failed: {words}", after_seconds=_retry_after(error))
 
 
-def _passes(error: AzureError | requests.RequestException) -> bool:
+def _passes(error: Exception) -> bool:
     """Return whether the same request may succeed in a moment: the connection broke, or the storage is in trouble."""
     status = error.status_code if isinstance(error, HttpResponseError) else None
     return status is None or status in _PASSING
 
 
-def _retry_after(error: AzureError | requests.RequestException) -> float | None:
+def _retry_after(error: Exception) -> float | None:
     response = error.response if isinstance(error, HttpResponseError) else None
     headers: Mapping[str, str] = getattr(response, "headers", {})
     said = headers.get("Retry-After", "")

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import urllib3
 from azure.core.credentials import AccessToken, AzureSasCredential
 from azure.storage.blob import BlobServiceClient
 
@@ -14,6 +15,7 @@ from shipmate.edge import blobs
 from shipmate.edge.blobs import LONGEST_WAIT_SECONDS, MOST_BREAKS, SCOPE, BlobModels
 from shipmate.edge.storage import PIECE_SIZE
 from shipmate.errors import Conflict, NotAllowed, Retryable, ShipmateError
+from shipmate.ports import Blob
 from tests.fakes.certificates import shown
 from tests.fakes.http_servers import Answer, Seen, answering
 
@@ -106,6 +108,51 @@ def test_a_storage_that_brings_nothing_is_not_asked_for_ever(storage: Storage, w
         list(models.open("models", PATH))
     assert len(ranges(requests)) == MOST_BREAKS + 1
     assert len(waits) == MOST_BREAKS
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(302, headers={"Location": "http://127.0.0.1:9/sign-in"}), id="sent elsewhere"),
+        pytest.param(Answer(206, headers={"Content-Range": "bytes 0-0/1"}), id="nothing"),
+        pytest.param(Answer(200, b"please sign in"), id="a page"),
+        pytest.param(Answer(206, DATA[5:], {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"}), id="elsewhere"),
+    ],
+)
+def test_what_is_no_answer_of_a_storage_is_no_part_of_a_blob(
+    answer: Answer, storage: Storage, waits: list[float]
+) -> None:
+    models, requests = storage(lambda seen: serving(seen) if seen.method == "HEAD" else answer)
+    with pytest.raises(Retryable, match="reading models/"):
+        list(models.open("models", PATH))
+    assert len(ranges(requests)) == MOST_BREAKS + 1
+    assert len(waits) == MOST_BREAKS
+
+
+def test_a_proxy_that_knows_no_ranges_damages_nothing(storage: Storage, waits: list[float]) -> None:
+    models, _ = storage(breaking_off([PIECE_SIZE], then=lambda _: Answer(200, DATA, PROPERTIES)))
+    pieces = models.open("models", PATH)
+    assert next(pieces) == DATA[:PIECE_SIZE]
+    with pytest.raises(Retryable, match=rf"an answer 200 with the range none, not from {PIECE_SIZE}"):
+        next(pieces)
+
+
+def test_a_connection_that_is_damaged_is_begun_again(
+    storage: Storage, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, requests = storage(serving)
+    answer, damaged = models._answer, [True]
+
+    def damaging(container: str, blob: Blob, offset: int) -> Iterator[bytes]:
+        pieces = answer(container, blob, offset)
+        yield next(pieces)
+        if damaged and damaged.pop():
+            raise urllib3.exceptions.SSLError("DECRYPTION_FAILED_OR_BAD_RECORD_MAC")
+        yield from pieces
+
+    monkeypatch.setattr(models, "_answer", damaging)
+    assert b"".join(models.open("models", PATH)) == DATA
+    assert len(ranges(requests)) == 2
 
 
 def test_a_busy_storage_says_how_long_to_wait(storage: Storage, waits: list[float]) -> None:
