@@ -39,7 +39,7 @@ from shipmate.pipeline import Pipeline
 from shipmate.stages.context import Stamp
 from shipmate.stages.record import append
 from shipmate.stages.rollout import fence_in_cluster
-from shipmate.views import Answer, Shipment, Views, release_called, version_of
+from shipmate.views import Answer, Shipment, Views, pair_words, release_called, version_words
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500, description="why, in your words; it is on record")]
 Author = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -141,12 +141,12 @@ class Commands:
                     override=body.override,
                 )
             )
-            words = f"releases app {version_of(app)} with model {version_of(model)}{lifts}"
+            words = f"releases {pair_words(state, chosen)}{lifts}"
             barred = [
                 what
                 for what, key in (
-                    (f"app {version_of(app)}", chosen.app),
-                    (f"model {version_of(model)}", chosen.model),
+                    (f"app {version_words(app)}", chosen.app),
+                    (f"model {version_words(model)}", chosen.model),
                     ("the pair", chosen.key),
                 )
                 if key in state.quarantine
@@ -160,8 +160,9 @@ class Commands:
                 state, quarantine=state.quarantine.difference(lifted), releases=_without(state, yields)
             )
             if (then := pairs.follows(free, chosen)) is not None:
-                following = f"app {version_of(state.app(then.app))} with model {version_of(state.model(then.model))}"
-                words += f"; then comes {following}, which was published before: set a hold to keep it back"
+                words += (
+                    f"; then comes {pair_words(state, then)}, which was published before: set a hold to keep it back"
+                )
             if state.publications:
                 words += "; what was published and is not read yet may follow: set a hold to keep it back"
             return entries, words

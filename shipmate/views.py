@@ -109,8 +109,8 @@ class Views:
         pair, waiting = pairs.newest_pair(state)
         return PlanView(
             target=name,
-            app=version_of(state.app(pair.app)) if pair is not None else None,
-            model=version_of(state.model(pair.model)) if pair is not None else None,
+            app=version_words(state.app(pair.app)) if pair is not None else None,
+            model=version_words(state.model(pair.model)) if pair is not None else None,
             next=self._next(target, state),
             waiting=waiting.message if waiting is not None else None,
         )
@@ -205,8 +205,8 @@ class Views:
             return None, f"nothing is ready to ship: {following}"
         ships = Shipment(
             pair=pair,
-            app=version_of(after.app(pair.app)),
-            model=version_of(after.model(pair.model)),
+            app=version_words(after.app(pair.app)),
+            model=version_words(after.model(pair.model)),
             release=ready.name if ready is not None else None,
             gate_passed=ready is not None and ready.phase not in (Phase.PLANNED, Phase.BUILT),
         )
@@ -252,8 +252,7 @@ class Views:
                 besides = f"; until then: {idle.message}" if idle is not None else ""
                 return f"waits until {until:%H:%M:%S} UTC: {reason}{besides}"
             case plan.Plan(pair, _, _, reason):
-                versions = f"app {version_of(state.app(pair.app))} with model {version_of(state.model(pair.model))}"
-                return f"releases {versions}: {reason}"
+                return f"releases {pair_words(state, pair)}: {reason}"
             case pairs.WaitForPartner(_, _, message) | plan.Supersede(_, message):
                 return message
             case plan.Resolve():
@@ -282,9 +281,14 @@ def release_called(state: State, name: str) -> Release:
     raise NotFound(f"there is no release {name[:20]!r}; see the list of releases")
 
 
-def version_of(half: AppHalf | ModelHalf | None) -> str:
+def version_words(half: AppHalf | ModelHalf | None) -> str:
     """Return a half's version in words, also of a half that the ledger forgot."""
     return half.version if half is not None else "unknown"
+
+
+def pair_words(state: State, pair: Pair) -> str:
+    """Return a pair by the versions of its halves."""
+    return f"app {version_words(state.app(pair.app))} with model {version_words(state.model(pair.model))}"
 
 
 def _held_by(hold: Hold) -> str:
