@@ -296,12 +296,11 @@ class Pipeline:
         holds as long as its release stands where it stood, while a mere decision is made anew: a hold, a new fence.
         """
         withdrawn = entry.withdrawn if isinstance(entry, Rejected) else None
-        decided_from = _standing(reading.state, step, withdrawn)
-        is_effect = isinstance(step, plan.Resolve | plan.Build | plan.Gate | plan.RollOut | plan.Verify)
-        is_effect = is_effect and not isinstance(entry, Intended | Held)
+        decided_from = _subject_of(step, reading.state, withdrawn)
+        is_effect = isinstance(step, plan.Effect) and not isinstance(entry, Intended | Held)
 
         def entries(state: State) -> list[AnyEntry]:
-            holds = state is reading.state or (is_effect and _standing(state, step, withdrawn) == decided_from)
+            holds = state is reading.state or (is_effect and _subject_of(step, state, withdrawn) == decided_from)
             return [entry] if holds else []
 
         return append(self.ledgers, target.name, entries, reading).reading
@@ -419,8 +418,8 @@ class Pipeline:
         return ModelPublished(event_id, account, container, blob.path, etag, None, instant)
 
 
-def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[object, ...]:
-    """Return where the thing that a step is about stands: equal before and after means that nobody else moved it.
+def _subject_of(step: plan.Step, state: State, withdrawn: Digest | None) -> tuple[object, ...]:
+    """Return what an effect is about, as it stands: equal before and after means that nobody else moved it.
 
     What a push turned out to be holds while nothing is heard of another: the tag may have moved since it was asked. A
     half is withdrawn for what it was when it was read: published anew meanwhile, it may be whole.
@@ -431,7 +430,7 @@ def _standing(state: State, step: plan.Step, withdrawn: Digest | None) -> tuple[
         if isinstance(event, ModelPublished):
             return attempts
         return (*attempts, state.examined.get(examined(event)[0]), *state.apps)
-    if isinstance(step, plan.Build | plan.Gate | plan.RollOut | plan.Verify):
+    if isinstance(step, plan.Effect):
         half = (state.app(withdrawn) or state.model(withdrawn)) if withdrawn is not None else None
         return (*standing(state, step.release), half)
     return ()

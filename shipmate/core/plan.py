@@ -40,7 +40,11 @@ class Wait(msgspec.Struct, frozen=True):
     idle: Idle | None = None  # why there is nothing to do but that
 
 
-class Resolve(msgspec.Struct, frozen=True):
+class Effect(msgspec.Struct, frozen=True):
+    """A step that does or asks something outside: its outcome holds although something else was recorded meanwhile."""
+
+
+class Resolve(Effect, frozen=True):
     """Read what was published."""
 
     publication: Publication
@@ -67,13 +71,13 @@ class Claim(msgspec.Struct, frozen=True):
     stage: str
 
 
-class Build(msgspec.Struct, frozen=True):
+class Build(Effect, frozen=True):
     """Bring the release image into the registry, or find it there."""
 
     release: Release
 
 
-class Gate(msgspec.Struct, frozen=True):
+class Gate(Effect, frozen=True):
     """Ask the candidate its golden questions."""
 
     release: Release
@@ -92,13 +96,13 @@ class Intend(msgspec.Struct, frozen=True):
     release: Release
 
 
-class RollOut(msgspec.Struct, frozen=True):
+class RollOut(Effect, frozen=True):
     """Patch the Deployment and watch it."""
 
     release: Release
 
 
-class Verify(msgspec.Struct, frozen=True):
+class Verify(Effect, frozen=True):
     """Ask through the public door."""
 
     release: Release
