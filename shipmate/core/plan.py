@@ -18,8 +18,8 @@ from shipmate.core.targets import Target
 SHIPMATE = "shipmate"
 """The author of what no person asked for."""
 
-PATIENCE = 3
-"""Attempts after which trouble counts as lasting: what is in it gives way to what a person asks for."""
+LASTING_AFTER_ATTEMPTS = 3
+"""Attempts at a stage after which its trouble counts as lasting: what is in it gives way to what a person asks for."""
 
 EARLY = (Phase.PLANNED, Phase.BUILT, Phase.GATED)
 """Where a release is on its way and did not touch traffic yet."""
@@ -241,7 +241,7 @@ def _judged(state: State, release: Release) -> tuple[str, ...]:
 
 def is_lasting(release: Release) -> bool:
     """Whether a release is in trouble that does not pass by itself, as far as anybody can tell."""
-    return release.stage_attempt > PATIENCE
+    return release.stage_attempt > LASTING_AFTER_ATTEMPTS
 
 
 def gives_way(release: Release, state: State) -> bool:

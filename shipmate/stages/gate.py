@@ -29,8 +29,8 @@ from shipmate.stages.questions import Asked, golden_questions
 from shipmate.stages.rollout import image_reference
 
 POLL_SECONDS = 0.2
-PATIENCE = 3
-"""Attempts after which an answer that stays away counts."""
+COUNTS_AT_ATTEMPT = 3
+"""The attempt at the gate from which an answer that stays away counts."""
 END_WITHIN_SECONDS = 5.0
 """How long the cluster may take to tell that a pod which gives no answer has ended."""
 _MOST_ANSWERS = 2 * 2 * MOST_GOLDEN
@@ -113,7 +113,7 @@ def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], co
         try:
             replies[each.question.file] = _ask_live(context, target, each)
         except Retryable:
-            if release.stage_attempt < PATIENCE:
+            if release.stage_attempt < COUNTS_AT_ATTEMPT:
                 raise
             break
         context.progress(f"the live pair was asked {each.question.file}")
@@ -206,7 +206,7 @@ def _ask_candidate(context: Context, target: Target, pod: PodView, release: Rele
     try:
         reply = _ask_once(context, target, pod, release, asked)
     except Silent:
-        if release.stage_attempt < PATIENCE or _readiness(pod, target, context.cluster) is None:
+        if release.stage_attempt < COUNTS_AT_ATTEMPT or _readiness(pod, target, context.cluster) is None:
             raise  # the way to it may be what is broken
         try:
             reply = _ask_once(context, target, pod, release, asked)
@@ -221,7 +221,7 @@ def _ask_candidate(context: Context, target: Target, pod: PodView, release: Rele
 def _ask_once(context: Context, target: Target, pod: PodView, release: Release, asked: Asked) -> Reply:
     where = target.deployment
     headers = {"content-type": "application/json"}
-    started, is_last = context.clock.now(), release.stage_attempt >= PATIENCE
+    started, counts = context.clock.now(), release.stage_attempt >= COUNTS_AT_ATTEMPT
     try:
         status, reply_headers, body = context.cluster.ask_pod(
             pod.namespace,
@@ -234,19 +234,19 @@ def _ask_once(context: Context, target: Target, pod: PodView, release: Release, 
             timeout=LONGEST_ANSWER_SECONDS,
         )
         seconds = (context.clock.now() - started).total_seconds()
-        if status != 429 and (400 <= status < 500 or (status != 200 and is_last)):
+        if status != 429 and (400 <= status < 500 or (status != 200 and counts)):
             words = body[:300].decode(errors="replace")
             raise RejectedError(
                 "CandidateAnswerUnusable", f"/score answered {status} to {asked.question.file}: {words}"
             )
         answer = parse_answer(status, reply_headers, body, seconds)
     except Unusable as error:
-        if not is_last:
+        if not counts:
             raise
         raise RejectedError("CandidateAnswerUnusable", f"asked about {asked.question.file}: {error}") from error
     except Retryable as error:
         told = f"asked about {asked.question.file}: {error}"
-        _reject_what_ended(pod, target, context, told, END_WITHIN_SECONDS if is_last else 0.0)
+        _reject_what_ended(pod, target, context, told, END_WITHIN_SECONDS if counts else 0.0)
         raise
     return Reply(answer.predictions, answer.seconds)
 

@@ -17,8 +17,8 @@ from shipmate.ports import Blob, Models, Registry
 from shipmate.stages.context import Context
 from shipmate.stages.graft import resolve_app
 
-PATIENCE = 7
-"""Attempts, over about a minute, after which what an image lacks counts as lost: a registry's copies take a while."""
+LOST_AT_ATTEMPT = 7
+"""The attempt, after about a minute, at which what an image lacks counts as lost: a registry's copies take a while."""
 
 
 def resolve(event: ModelPublished | ImagePushed, target: Target, state: State, context: Context) -> Resolved | Skipped:
@@ -88,7 +88,7 @@ def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -
     try:
         digest, facts = resolve_app(registry, event.repository, tagged, target.platform)
     except NotFound as error:
-        if any(item.attempt < PATIENCE for item in state.publications if item.event.event_id == event.event_id):
+        if any(item.attempt < LOST_AT_ATTEMPT for item in state.publications if item.event.event_id == event.event_id):
             raise
         raise Rejected(
             "ImageIncomplete", f"what {event.repository}:{event.tag} points to is not whole: {error}; push it again"

@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant("the sweep wakes nobody", 8, ((Pipeline, "_wake", lambda self, target: 0),), range(1000, SEEDS)),
     Mutant("events are acknowledged before they are recorded", 9, ((Pipeline, "intake", planted.acknowledge_anyway),)),
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
-    Mutant("what cannot succeed is tried for ever", 10, ((gate, "PATIENCE", 1_000_000),)),
+    Mutant("what cannot succeed is tried for ever", 10, ((gate, "COUNTS_AT_ATTEMPT", 1_000_000),)),
     Mutant("what is in trouble is waited for", 10, ((plan, "_is_stuck", lambda state, release: False),)),
     Mutant(
         "an append that came too late is tried again as it is",

@@ -16,7 +16,7 @@ from shipmate.core.targets import GateThresholds
 from shipmate.core.views import ContainerStatus, Object, PodView
 from shipmate.errors import NotFound, Rejected, Retryable, Silent, Unusable
 from shipmate.stages import questions
-from shipmate.stages.gate import PATIENCE
+from shipmate.stages.gate import COUNTS_AT_ATTEMPT
 from tests.fakes.cluster import Asked, Reply
 from tests.fakes.halves import GOLDEN
 from tests.world import TARGET, World, released
@@ -90,7 +90,7 @@ def test_a_candidate_that_answers_in_another_form_is_asked_three_times_and_rejec
     assert (release.phase, release.ended_because, release.attempt) == (
         Phase.REJECTED,
         "CandidateAnswerUnusable",
-        PATIENCE,
+        COUNTS_AT_ATTEMPT,
     )
     assert re.match(f"asked about golden/flower.jpg: {words}", release.message or "")
 
@@ -120,7 +120,7 @@ def test_a_candidate_that_ends_while_it_is_asked_is_rejected_with_its_last_words
     world.ship(world.publish_model("1.1"))
     release = world.state.release(2)
     assert (release.phase, release.ended_because) == (Phase.REJECTED, "CandidateEnded")
-    assert release.attempt == (PATIENCE if told_after else 1)
+    assert release.attempt == (COUNTS_AT_ATTEMPT if told_after else 1)
     assert (release.message or "").startswith("asked about golden/flower.jpg: error trying to reach service: EOF; pod ")
     assert "exit code 1: out of memory in layer 7" in (release.message or "")
     assert release.pair.model in world.state.quarantine
@@ -147,7 +147,7 @@ def test_a_candidate_that_never_answers_is_rejected_if_it_can_be_asked_at_all(ju
     release = world.state.release(2)
     assert release.phase is (Phase.REJECTED if judged else Phase.LIVE)
     if judged:
-        assert (release.ended_because, release.attempt) == ("CandidateAnswerUnusable", PATIENCE)
+        assert (release.ended_because, release.attempt) == ("CandidateAnswerUnusable", COUNTS_AT_ATTEMPT)
         assert release.message == (
             "asked about golden/flower.jpg, twice: POST /score of pod vision/x was not answered within 30 s, "
             "though it answers /readyz"
@@ -254,7 +254,7 @@ def test_a_live_pair_that_stays_silent_is_asked_no_further_question(monkeypatch:
     golden = [{**GOLDEN[0], "file": name} for name in ("golden/flower.jpg", "model.onnx")]
     world.tell(world.publish_model("1.1", golden=golden))
     world.run_until_phase(Phase.GATED)
-    assert len(asked) == PATIENCE
+    assert len(asked) == COUNTS_AT_ATTEMPT
 
 
 def test_the_live_models_photograph_is_asked_about_also_where_the_candidate_has_another_under_its_name() -> None:
