@@ -201,7 +201,7 @@ class Views:
                 pair = None if had_its_turn else newest
             case _:
                 pass
-        if pair is None or (ready is None and after.serving is not None and after.serving.pair == pair):
+        if pair is None or (ready is None and pair == after.live_pair):
             return None, f"nothing is ready to ship: {following}"
         ships = Shipment(
             pair=pair,
@@ -299,7 +299,7 @@ def _held_by(hold: Hold) -> str:
 
 def _doubt(state: State, pair: Pair) -> str:
     """Say which new half of a pair failed in front of users together with another, so that nobody knows which did."""
-    live = state.serving.pair if state.serving is not None else pair
+    live = state.live_pair or pair
     for bad in reversed(state.releases):
         again = {bad.pair.app, bad.pair.model} & {pair.app, pair.model} - {live.app, live.model}
         if again and bad.pair.key in state.quarantine and bad.phase in (Phase.FAILED, Phase.ROLLED_BACK):

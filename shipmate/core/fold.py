@@ -113,7 +113,7 @@ def _resolved(state: State, entry: Resolved) -> State:
 
 def _published_anew(state: State, half: AppHalf | ModelHalf) -> State:
     """Return a state that knows a half where, and as of when, it was published last."""
-    live = state.serving.pair if state.serving is not None else None
+    live = state.live_pair
     if isinstance(half, AppHalf):
         apps = (*(known for known in state.apps if known.digest != half.digest), half)
         return replace(state, apps=_kept(apps, live))
@@ -142,7 +142,7 @@ def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None)
 
 def _is_live_alone(state: State) -> bool:
     """Whether the newest halves that may ship are the live ones: then there is nothing new to wait for others of."""
-    live = state.serving.pair if state.serving is not None else None
+    live = state.live_pair
     heads = (state.newest_free(state.apps), state.newest_free(state.models))
     return live is not None and [half.digest for half in heads if half is not None] == [live.app, live.model]
 

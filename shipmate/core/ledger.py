@@ -483,6 +483,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return self.release(self.live) if self.live is not None else None
 
     @property
+    def live_pair(self) -> Pair | None:
+        """The pair that users are answered by, as far as the ledger knows."""
+        return self.serving.pair if self.serving is not None else None
+
+    @property
     def next_number(self) -> int:
         """The number that the next release gets."""
         return self.releases[-1].number + 1 if self.releases else 1
@@ -497,9 +502,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     def hold_on(self, pair: Pair) -> Hold | None:
         """Return the hold that keeps the pair from traffic, None if none does."""
-        if self.hold is None or self.hold.scope == "all" or self.serving is None:
+        if self.hold is None or self.hold.scope == "all" or (live := self.live_pair) is None:
             return self.hold
-        live = self.serving.pair
         held = pair.app != live.app if self.hold.scope == "app" else pair.model != live.model
         return self.hold if held else None
 

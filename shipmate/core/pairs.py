@@ -28,14 +28,14 @@ def newest_pair(state: State) -> tuple[Pair | None, WaitForPartner | None]:
     other kind ships with the live partner; only if there is nothing to ship so, or it had its turn, what is held is
     made ready.
     """
-    live, hold = state.serving, state.hold
+    live, hold = state.live_pair, state.hold
     if live is not None and hold is not None and hold.scope != "all":
         if hold.scope == "app":
-            free = replace(state, apps=tuple(half for half in state.apps if half.digest == live.pair.app))
+            free = replace(state, apps=tuple(half for half in state.apps if half.digest == live.app))
         else:
-            free = replace(state, models=tuple(half for half in state.models if half.digest == live.pair.model))
+            free = replace(state, models=tuple(half for half in state.models if half.digest == live.model))
         pair, waiting = _newest_fitting(free)
-        if pair is not None and pair != live.pair and not is_over(tried_by(state, pair)):
+        if pair is not None and pair != live and not is_over(tried_by(state, pair)):
             return pair, waiting
     return _newest_fitting(state)
 
@@ -106,9 +106,9 @@ def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | N
 
     A half that was live and is not had its turn: what a person released since stays.
     """
-    if state.serving is None:
+    live = state.live_pair
+    if live is None:
         return None
-    live = state.serving.pair
     choices = [
         (half.published_at, pair, partner)
         for half, pair, partner in (
@@ -130,7 +130,7 @@ def _with_live_partner(state: State, app: AppHalf, model: ModelHalf) -> Pair | N
 
 def _was_live(state: State, half: AppHalf | ModelHalf) -> bool:
     """Whether users met a half and do not any more."""
-    live = state.serving.pair if state.serving is not None else None
+    live = state.live_pair
     met = any(release.was_live and half.digest in (release.pair.app, release.pair.model) for release in state.releases)
     return met and (live is None or half.digest not in (live.app, live.model))
 
@@ -140,9 +140,9 @@ def _fitting(state: State, app: AppHalf, model: ModelHalf) -> tuple[AppHalf, Mod
 
     One that had its turn gives way to one that had none.
     """
-    serving, (known_apps, known_models) = state.serving, _not_older_than_lost(state)
-    apps = _since(known_apps, serving.pair.app if serving else None)
-    models = _since(known_models, serving.pair.model if serving else None)
+    live, (known_apps, known_models) = state.live_pair, _not_older_than_lost(state)
+    apps = _since(known_apps, live.app if live else None)
+    models = _since(known_models, live.model if live else None)
 
     def may_ship(app: AppHalf, model: ModelHalf) -> bool:
         return app.contract == model.contract and not state.is_quarantined(Pair(app.digest, model.digest))
@@ -179,9 +179,9 @@ def older_than_live(state: State, pair: Pair) -> str | None:
 
     What is live may be published again while another pair is on its way: a tag that is moved back, a model restored.
     """
-    if state.serving is None:
+    live = state.live_pair
+    if live is None:
         return None
-    live = state.serving.pair
     lines: tuple[tuple[str, tuple[AppHalf | ModelHalf, ...], Digest, Digest], ...] = (
         ("app", state.apps, live.app, pair.app),
         ("model", state.models, live.model, pair.model),
@@ -255,7 +255,7 @@ def blamed(state: State, bad: Pair) -> tuple[str, ...]:
     A half that was live and that nobody undid passed with another partner: then the pair alone is barred, and the way
     back to where that half was good stays open.
     """
-    found = guilty(bad, state.serving.pair if state.serving is not None else None)
+    found = guilty(bad, state.live_pair)
     return (bad.key,) if any(_did_well(state, half) for half in found) else found
 
 

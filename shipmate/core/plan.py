@@ -321,11 +321,9 @@ def _newest(state: State, target: Target, now: datetime) -> Step:
     quiet = _quiet_until(state, target)
     if quiet is not None and quiet > now:
         return Wait(quiet, "quiet window")
-    trigger: Trigger = "app"
-    serving = state.serving
-    if serving is None or serving.pair.model != pair.model:
-        trigger = "model"
-    return Plan(pair, trigger, SHIPMATE, _what_is_new(state, serving, pair))
+    live = state.live_pair
+    trigger: Trigger = "model" if live is None or live.model != pair.model else "app"
+    return Plan(pair, trigger, SHIPMATE, _what_is_new(state, live, pair))
 
 
 def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
@@ -397,12 +395,12 @@ def _quiet_until(state: State, target: Target) -> datetime | None:
     return min(settled, state.halves_changed_at + timedelta(seconds=target.quiet_cap_seconds))
 
 
-def _what_is_new(state: State, serving: Release | None, pair: Pair) -> str:
+def _what_is_new(state: State, live: Pair | None, pair: Pair) -> str:
     app, model = state.app(pair.app), state.model(pair.model)
     news = []
-    if model is not None and (serving is None or serving.pair.model != pair.model):
+    if model is not None and (live is None or live.model != pair.model):
         news.append(f"model {model.version} was published")
-    if app is not None and (serving is None or serving.pair.app != pair.app):
+    if app is not None and (live is None or live.app != pair.app):
         news.append(f"app {app.version} was published")
     return " and ".join(news)
 
@@ -417,17 +415,17 @@ def _cross_pair(state: State) -> Plan | None:
     asked with the live partner of the other: a half that fails so is quarantined by its own gate, and the good half
     ships. The first that fails ends it: the other half then goes its ordinary way with the live partner.
     """
-    pair, live = pairs.newest_halves(state), state.serving
+    pair, live = pairs.newest_halves(state), state.live_pair
     if pair is None or live is None or pair.key not in state.quarantine:
         return None
-    if pair.app == live.pair.app or pair.model == live.pair.model:
+    if pair.app == live.app or pair.model == live.model:
         return None
     bad = next((release for release in reversed(state.releases) if release.pair == pair), None)
     if bad is None or bad.phase is not Phase.REJECTED:
         return None
     asked = [release.pair for release in state.releases if release.blames == bad.number]
     news = {"model": pair.model, "app": pair.app}
-    for half, cross in (("model", Pair(live.pair.app, pair.model)), ("app", Pair(pair.app, live.pair.model))):
+    for half, cross in (("model", Pair(live.app, pair.model)), ("app", Pair(pair.app, live.model))):
         was_asked = any(news[half] in (each.app, each.model) for each in asked)  # perhaps with another live partner
         if not was_asked and not state.is_quarantined(cross) and pairs.fits(state, cross):
             why = f"{bad.name} was rejected, and both its halves are new: is the {half} at fault?"
@@ -437,7 +435,7 @@ def _cross_pair(state: State) -> Plan | None:
 
 def _after_blame(state: State, cleared: Release, newest: Pair | None, now: datetime) -> Step:
     """Return what becomes of a cross pair that passed its gate, once it is known which half is at fault."""
-    if cleared.pair != newest or (state.serving is not None and state.serving.pair == newest):
+    if cleared.pair != newest or cleared.pair == state.live_pair:
         return Supersede(cleared, "it passed its gate, and another pair ships")
     return _unless_retried(cleared, now) or _to_traffic(state, cleared)
 
