@@ -23,6 +23,8 @@ _TRANSIENT = re.compile(
 """Pulls that the kubelet repeats with some hope. Before Kubernetes 1.32 its back-off does not say what it is for; what
 the pull itself failed of is told between two waits."""
 _PERMANENT = re.compile(r"not found|manifest unknown|unauthorized|denied|forbidden|invalid reference", re.IGNORECASE)
+_NOBODYS_FAULT = frozenset({"ImagePullFailed", "ChangedByOthers", "DeploymentPaused", "GatePodDeleted"})
+"""Reasons of failures that are not the pair's, beside those that begin with Pod."""
 
 
 class Progressing(msgspec.Struct, frozen=True, tag="progressing"):
@@ -42,6 +44,11 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
     pod: str | None = None
     is_untried: bool = False  # the image was kept from running, or runs well: it is not known to be bad
+
+    @property
+    def is_nobodys_fault(self) -> bool:
+        """Whether it failed for what the pair is not to blame for: nodes, deadlines, pulls, people, quotas, secrets."""
+        return self.is_untried or self.reason in _NOBODYS_FAULT or self.reason.startswith("Pod")
 
 
 type Progress = Progressing | Complete | Failed

@@ -14,10 +14,11 @@ import msgspec
 from shipmate.core.answers import parse_answer, question, writable
 from shipmate.core.gate import Reply, is_as_live, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
-from shipmate.core.ledger import Gated, ModelHalf, Phase, Rejected, Release, State
+from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
 from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.pairs import blamed
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
+from shipmate.core.refs import Digest
 from shipmate.core.targets import LONGEST_ANSWER_SECONDS, Target
 from shipmate.core.views import PodView
 from shipmate.errors import NotFound, Retryable, ShipmateError, Silent, Unusable, at_fault
@@ -26,7 +27,7 @@ from shipmate.ports import Cluster
 from shipmate.stages.build import restore
 from shipmate.stages.context import Context
 from shipmate.stages.questions import Asked, golden_questions
-from shipmate.stages.rollout import image_reference
+from shipmate.stages.rollout import image_reference, log_of
 
 POLL_SECONDS = 0.2
 COUNTS_AT_ATTEMPT = 3
@@ -64,8 +65,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
     if report.passed:
         return Gated(**context.stamp(), release=release.number, report=report)
-    has_live_model = serving is not None and serving.pair.model == release.pair.model
-    is_lives_fault = has_live_model and is_as_live(report, target.gate)
+    is_lives_fault = _is_live(release.pair.model, state) and is_as_live(report, target.gate)
     return Rejected(
         **context.stamp(),
         release=release.number,
@@ -86,21 +86,21 @@ def _questions(release: Release, target: Target, state: State, context: Context)
     with at_fault("model"):
         if half is None:
             raise RejectedError("Gone", f"model {release.model_version} is not known any more; publish it again")
-        asked = golden_questions(half, target.model, context.models, is_live=_is_live(half, state))
+        asked = golden_questions(half, target.model, context.models, is_live=_is_live(half.digest, state))
     found = {each.question.file: each for each in asked}
-    serving = state.model(state.serving.pair.model) if state.serving is not None else None
-    if serving is not None and serving != half:
+    live = state.model(state.live_pair.model) if state.live_pair is not None else None
+    if live is not None and live != half:
         with suppress(RejectedError):
-            for each in golden_questions(serving, target.model, context.models, is_live=True):
+            for each in golden_questions(live, target.model, context.models, is_live=True):
                 own = found.setdefault(each.question.file, each)
                 if own.photo != each.photo:
-                    name = f"{each.question.file} of model {serving.version}"
+                    name = f"{each.question.file} of model {live.version}"
                     found[name] = Asked(msgspec.structs.replace(each.question, file=name), each.photo)
     return tuple(found.values())
 
 
-def _is_live(half: ModelHalf, state: State) -> bool:
-    return state.serving is not None and state.serving.pair.model == half.digest
+def _is_live(model: Digest, state: State) -> bool:
+    return state.live_pair is not None and state.live_pair.model == model
 
 
 def _live_replies(release: Release, target: Target, asked: tuple[Asked, ...], context: Context) -> dict[str, Reply]:
@@ -149,9 +149,9 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
             return
         words = (_readiness(seen, target, cluster) or "") if seen.phase == "Running" else ""
         if isinstance(progress, Failed):
-            if _is_the_clusters_fault(progress):
+            if progress.is_nobodys_fault:
                 raise Retryable(progress.message)
-            told = explain(progress, readiness=words, log=_log(seen, target, cluster))
+            told = explain(progress, readiness=words, log=log_of(seen.name, target, cluster))
             raise RejectedError(told.reason, told.message)
         if _is_final(words):
             raise RejectedError("CandidateNotReady", f"the candidate will not become ready; it says: {_detail(words)}")
@@ -159,17 +159,10 @@ def _until_ready(pod: PodView, target: Target, context: Context) -> None:
             if seen.phase == "Pending":  # it never ran, so it is not known to be bad
                 raise Retryable(f"the cluster did not start the gate's pod in time: {progress.message}")
             late = Failed("CandidateNotReady", f"not ready within {target.gate.ready_within_seconds:.0f} s")
-            told = explain(late, readiness=words, log=_log(seen, target, cluster))
+            told = explain(late, readiness=words, log=log_of(seen.name, target, cluster))
             raise RejectedError(told.reason, told.message)
         context.progress(f"the candidate is not ready yet: {progress.message}")
         clock.sleep(POLL_SECONDS)
-
-
-def _is_the_clusters_fault(failed: Failed) -> bool:
-    """Whether a pod failed for what its image is not to blame for: a node, a deadline, a person, a pull, a secret."""
-    return (
-        failed.is_untried or failed.reason in ("GatePodDeleted", "ImagePullFailed") or failed.reason.startswith("Pod")
-    )
 
 
 def _readiness(pod: PodView, target: Target, cluster: Cluster) -> str | None:
@@ -192,13 +185,6 @@ def _is_final(words: str) -> bool:
 
 def _detail(words: str) -> str:
     return writable(str(json.loads(words).get("detail", words)))
-
-
-def _log(pod: PodView, target: Target, cluster: Cluster) -> str:
-    try:
-        return cluster.pod_logs(pod.namespace, pod.name, container=target.deployment.container, tail=10)
-    except ShipmateError:
-        return ""
 
 
 def _ask_candidate(context: Context, target: Target, pod: PodView, release: Release, asked: Asked) -> Reply:
@@ -259,8 +245,8 @@ def _reject_what_ended(pod: PodView, target: Target, context: Context, asked: st
             progress = gate_progress(context.cluster.gate_pod(pod.namespace, pod.name))
         except NotFound:
             return
-        if isinstance(progress, Failed) and not _is_the_clusters_fault(progress):
-            told = explain(progress, log=_log(pod, target, context.cluster))
+        if isinstance(progress, Failed) and not progress.is_nobodys_fault:
+            told = explain(progress, log=log_of(pod.name, target, context.cluster))
             raise RejectedError(told.reason, f"{asked}; {told.message}")
         if context.clock.now() >= deadline:
             return

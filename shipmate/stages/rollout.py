@@ -99,7 +99,7 @@ def _watched(
         if isinstance(seen, Complete):  # old pods may still finish their last requests; no new one reaches them
             return RolledOut(**context.stamp(), release=release.number)
         if isinstance(seen, RolloutFailed):
-            return _failed(release, state, explain(seen, log=_log(seen, target, cluster)), context)
+            return _failed(release, state, explain(seen, log=log_of(seen.pod, target, cluster)), context)
         if clock.now() > deadline:
             message = f"not rolled out within {target.rollout_within_seconds:.0f} s: {seen.message}"
             late = RolloutFailed("RolloutDeadline", message, is_untried=is_untried(view, pods))
@@ -171,21 +171,16 @@ def _failed(release: Release, state: State, seen: RolloutFailed, context: Contex
         stage="rollout",
         reason=seen.reason,
         message=seen.message,
-        quarantine=() if release.is_rollback or _is_nobodys_fault(seen) else blamed(state, release.pair),
+        quarantine=() if release.is_rollback or seen.is_nobodys_fault else blamed(state, release.pair),
     )
 
 
-def _is_nobodys_fault(seen: RolloutFailed) -> bool:
-    """Whether the rollout failed for what the pair is not to blame for: nodes, pulls, people, quotas."""
-    others = ("ImagePullFailed", "ChangedByOthers", "DeploymentPaused", "PodsRefused")
-    return seen.is_untried or seen.reason in others or seen.reason.startswith("Pod")
-
-
-def _log(seen: RolloutFailed, target: Target, cluster: Cluster) -> str:
-    if seen.pod is None:
+def log_of(pod: str | None, target: Target, cluster: Cluster) -> str:
+    """Return the end of what a pod's container logged; nothing if there is no pod, or it cannot be asked."""
+    if pod is None:
         return ""
     try:
         where = target.deployment
-        return cluster.pod_logs(where.namespace, seen.pod, container=where.container, tail=10)
+        return cluster.pod_logs(where.namespace, pod, container=where.container, tail=10)
     except ShipmateError:
         return ""

@@ -199,6 +199,21 @@ def test_a_container_that_lacks_something_of_the_namespace_was_not_tried(message
     assert (failed.reason, failed.is_untried) == ("ContainerCreateFailed", expected)
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_untried", "expected"),
+    [
+        pytest.param("CrashLoop", False, False, id="the application ends"),
+        pytest.param("ContainerCreateFailed", True, True, id="the namespace lacks a secret"),
+        pytest.param("ImagePullFailed", False, True, id="a pull"),
+        pytest.param("ChangedByOthers", False, True, id="a person"),
+        pytest.param("PodEvicted", False, True, id="a node"),
+        pytest.param("PodsRefused", False, True, id="a quota"),
+    ],
+)
+def test_what_a_pair_is_to_blame_for(reason: str, is_untried: bool, expected: bool) -> None:
+    assert Failed(reason, "words", is_untried=is_untried).is_nobodys_fault is expected
+
+
 def test_a_deadline_without_any_pod_still_has_words() -> None:
     conditions = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
     seen = progress(view(status=MOVING | {"conditions": conditions}), [])
