@@ -104,7 +104,7 @@ def _ignored(state: State, entry: IgnoredEvent) -> State:
 
 def _resolved(state: State, entry: Resolved) -> State:
     half = entry.half
-    state = _published_anew(_without_publication(state, entry.event_id), half)
+    state = _published_anew(_publication_read(state, entry.event_id), half)
     if not _is_head(state, half):
         return state  # an older model that came late: the head stays where it is
     changed_at = None if _is_live_alone(state) else state.halves_changed_at or entry.at
@@ -167,7 +167,7 @@ def age(instant: datetime, path: str) -> Age:
 
 
 def _skipped(state: State, entry: Skipped) -> State:
-    left = _without_publication(state, entry.event_id)
+    left = _publication_read(state, entry.event_id)
     if entry.half is not None:
         return _published_anew(left, entry.half)  # should a person let it ship, it is as new as that
     event = next(item.event for item in state.publications if item.event.event_id == entry.event_id)
@@ -182,7 +182,8 @@ def _skipped(state: State, entry: Skipped) -> State:
     return replace(left, examined={key: value for key, value in left.examined.items() if key != name})
 
 
-def _without_publication(state: State, event_id: str) -> State:
+def _publication_read(state: State, event_id: str) -> State:
+    """Return a state in which a publication no longer waits to be read."""
     _expect_publication(state, event_id)
     left = tuple(item for item in state.publications if item.event.event_id != event_id)
     return replace(state, publications=left)
@@ -249,21 +250,17 @@ def _planned(state: State, entry: Planned) -> State:
     if entry.release != state.next_number:
         raise IllegalStep(f"r-{entry.release} was planned where r-{state.next_number} is next")
     state = met_by_users(state)
-    app, model = state.app(entry.pair.app), state.model(entry.pair.model)
-    with_app = next((old for old in reversed(state.releases) if old.pair.app == entry.pair.app), None)
-    with_model = next((old for old in reversed(state.releases) if old.pair.model == entry.pair.model), None)
-    app_at = with_app.halves_at[0] if with_app else None  # for a half that was withdrawn, and is released all the same
-    model_at = with_model.halves_at[1] if with_model else None
+    (app_version, app_at), (model_version, model_at) = _last_known(state, entry.pair)
     release = Release(
         number=entry.release,
         pair=entry.pair,
-        app_version=app.version if app else with_app.app_version if with_app else "",
-        model_version=model.version if model else with_model.model_version if with_model else "",
+        app_version=app_version,
+        model_version=model_version,
         trigger=entry.trigger,
         author=entry.author,
         reason=entry.reason,
         phase=Phase.PLANNED,
-        halves_at=(app.published_at if app else app_at, model.published_at if model else model_at),
+        halves_at=(app_at, model_at),
         planned_at=entry.at,
         moved_at=entry.at,
         to=entry.to,
@@ -281,16 +278,39 @@ def _planned(state: State, entry: Planned) -> State:
     is_met = bad is not None and bad.phase in (Phase.FAILED, Phase.SUPERSEDED)  # perhaps, until something is live
     due = entry.undoes if is_met else state.rollback_due
     state = replace(state, releases=releases, verified=verified, rollback_due=due)
-    if entry.request is not None:
-        state = replace(state, requests={**state.requests, entry.request: entry.release})
-        if state.request is not None and state.request.id == entry.request:
-            lifted = entry.pair.names if state.request.override else frozenset[str]()
-            state = replace(state, request=None, quarantine=state.quarantine.difference(lifted))
-        if state.rollback_request is not None and state.rollback_request.request == entry.request:
-            state = replace(state, rollback_request=None)
+    state = _wish_taken_up(state, entry)
     if entry.to is None and entry.blames is None:
         state = replace(state, halves_changed_at=None)
     return _by_worker(state, entry)
+
+
+def _last_known(state: State, pair: Pair) -> tuple[tuple[str, datetime | None], tuple[str, datetime | None]]:
+    """Return of each half of a pair its version and when it was published.
+
+    A half that was withdrawn, and is released all the same, is as new as it was in its last release.
+    """
+    app, model = state.app(pair.app), state.model(pair.model)
+    with_app = next((old for old in reversed(state.releases) if old.pair.app == pair.app), None)
+    with_model = next((old for old in reversed(state.releases) if old.pair.model == pair.model), None)
+    of_app = (with_app.app_version, with_app.halves_at[0]) if with_app else ("", None)
+    of_model = (with_model.model_version, with_model.halves_at[1]) if with_model else ("", None)
+    return (
+        (app.version, app.published_at) if app else of_app,
+        (model.version, model.published_at) if model else of_model,
+    )
+
+
+def _wish_taken_up(state: State, entry: Planned) -> State:
+    """Return a state in which the wish behind a release has it, and its override, if any, lifted the quarantine."""
+    if entry.request is None:
+        return state
+    state = replace(state, requests={**state.requests, entry.request: entry.release})
+    if state.request is not None and state.request.id == entry.request:
+        lifted = entry.pair.names if state.request.override else frozenset[str]()
+        state = replace(state, request=None, quarantine=state.quarantine.difference(lifted))
+    if state.rollback_request is not None and state.rollback_request.request == entry.request:
+        state = replace(state, rollback_request=None)
+    return state
 
 
 def met_by_users(state: State) -> State:
@@ -331,12 +351,12 @@ def _gated(state: State, entry: Gated) -> State:
 def _rejected(state: State, entry: Rejected) -> State:
     state = _moved(state, entry, Phase.REJECTED, ended_because=entry.reason, message=entry.message)
     if entry.withdrawn is not None:
-        left = _without(state, entry.withdrawn) if entry.reason == "Gone" else state.examined
-        state = _withdrawn(replace(state, examined=left), entry.withdrawn)
+        left = _examined_without(state, entry.withdrawn) if entry.reason == "Gone" else state.examined
+        state = _half_withdrawn(replace(state, examined=left), entry.withdrawn)
     return _quarantined(state, entry.quarantine)
 
 
-def _withdrawn(state: State, digest: Digest) -> State:
+def _half_withdrawn(state: State, digest: Digest) -> State:
     """Forget a half; if it is live, keep when it was published last, so that nothing older goes in its place."""
     live = state.serving
     if live is not None:
@@ -354,7 +374,7 @@ def _withdrawn(state: State, digest: Digest) -> State:
     )
 
 
-def _without(state: State, gone: Digest) -> dict[str, str]:
+def _examined_without(state: State, gone: Digest) -> dict[str, str]:
     """Return what was examined, without a half that is gone: once it is there again, the sweep finds it as news."""
     app, model = state.app(gone), state.model(gone)
     return {
@@ -407,13 +427,13 @@ def _failed(state: State, entry: Failed) -> State:
     state = _moved(state, entry, Phase.FAILED, ended_because=entry.reason, message=entry.message)
     state = _quarantined(state, entry.quarantine)
     if release.is_rollback and not touched:  # its image is gone, and what is to be undone still is
-        return _without_image(state, release.image)
+        return _image_lost(state, release.image)
     # there is no rollback of a rollback, and nothing to undo before the first release was live
     undo = not release.is_rollback and state.live is not None
     return replace(state, rollback_due=entry.release if undo else None)
 
 
-def _without_image(state: State, image: Digest | None) -> State:
+def _image_lost(state: State, image: Digest | None) -> State:
     """Forget an image that is lost: nothing can go back to it. What waits for traffic looks for its image itself."""
     waits = (Phase.HELD, Phase.CLEARED)
     releases = tuple(
