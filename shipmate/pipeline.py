@@ -14,7 +14,6 @@ from datetime import timedelta
 from shipmate.core import intake as rules
 from shipmate.core import pairs, plan
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
-from shipmate.core.fold import LEFT, Age, age, examined
 from shipmate.core.ledger import (
     AnyEntry,
     Errored,
@@ -32,6 +31,7 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.publications import LEFT, Age, age, examined
 from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.core.retention import Retention, retention
 from shipmate.core.targets import Target

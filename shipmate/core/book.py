@@ -6,8 +6,9 @@ Pure; for `history`, `fates` and `why`, which make answers of it. Entries may be
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from shipmate.core.fold import examined, fold
+from shipmate.core.fold import fold
 from shipmate.core.ledger import AnyEntry, IgnoredEvent, Progressed, Received, Release, Resolved, State
+from shipmate.core.publications import examined
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Literal
 
 from shipmate.core import pairs, plan
 from shipmate.core.book import Book, event_of, words_of
-from shipmate.core.fold import examined
 from shipmate.core.gate import WRONG, Predictions, Row
 from shipmate.core.history import release_history
 from shipmate.core.ledger import (
@@ -33,6 +32,7 @@ from shipmate.core.ledger import (
     Skipped,
     Superseded,
 )
+from shipmate.core.publications import examined
 
 _MOST_ROWS = 3
 

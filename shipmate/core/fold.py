@@ -4,7 +4,6 @@ Only steps that `ledger.STEPS` allows are folded: anything else is an `IllegalSt
 fault in Shipmate. Written for the pipeline and the ledger store; pure, so that every build folds a ledger alike.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -52,13 +51,8 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
+from shipmate.core.publications import LEFT, Age, age, examined, examined_as
 from shipmate.core.refs import Digest, Pair
-
-type Age = tuple[datetime, tuple[int | str, ...], str]
-
-LEFT = ""
-"""In place of the ETag in what was examined: a model moved on from there, and may be there still."""
-_NUMBERS = re.compile(r"([0-9]+)")
 
 
 def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:
@@ -91,13 +85,6 @@ def _received(state: State, entry: Received) -> State:
     )
 
 
-def examined(event: ModelPublished | ImagePushed) -> tuple[str, str]:
-    """Return a name for what was published, and what tells one content under that name from another."""
-    if isinstance(event, ModelPublished):
-        return f"{event.container}/{event.path}", event.etag or ""
-    return f"{event.repository}:{event.tag}", event.digest
-
-
 def _ignored(state: State, entry: IgnoredEvent) -> State:
     return replace(state, seen=_remember(state.seen, entry.event.event_id, entry.at))
 
@@ -126,12 +113,8 @@ def _moved_on(state: State, half: ModelHalf) -> dict[str, str]:
     known = state.model(half.digest)
     if known is None or (known.container, known.path) == (half.container, half.path):
         return state.examined
-    before = _examined_as(known)
+    before = examined_as(known)
     return {name: LEFT if (name, what) == before else what for name, what in state.examined.items()}
-
-
-def _examined_as(half: ModelHalf) -> tuple[str, str]:
-    return f"{half.container}/{half.path}", half.etag or ""
 
 
 def _kept[Half: (AppHalf, ModelHalf)](halves: Sequence[Half], live: Pair | None) -> tuple[Half, ...]:
@@ -154,16 +137,6 @@ def _is_head(state: State, half: AppHalf | ModelHalf) -> bool:
 
 def _published(half: ModelHalf) -> Age:
     return age(half.published_at, half.path)
-
-
-def age(instant: datetime, path: str) -> Age:
-    """Return what orders models by their upload.
-
-    Storage tells whole seconds. Within one the path decides, with numbers in it by their value: 1.10 is after 1.9. It
-    is the same whoever told of them, which the instant of an event is not: the sweep has none.
-    """
-    parts = _NUMBERS.split(path)
-    return instant, tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), path
 
 
 def _skipped(state: State, entry: Skipped) -> State:
@@ -381,7 +354,7 @@ def _examined_without(state: State, gone: Digest) -> dict[str, str]:
         name: what
         for name, what in state.examined.items()
         if not (app is not None and what == app.pushed and name.startswith(f"{app.repository}:"))
-        and not (model is not None and (name, what) == _examined_as(model))
+        and not (model is not None and (name, what) == examined_as(model))
     }
 
 

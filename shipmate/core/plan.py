@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shipmate.core import pairs
-from shipmate.core.fold import examined
 from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger, Waiting
+from shipmate.core.publications import examined
 from shipmate.core.refs import Digest, Pair
 from shipmate.core.targets import Target
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipmate.core.events import Ignored
-from shipmate.core.fold import LEFT, examined, fold
+from shipmate.core.fold import fold
 from shipmate.core.gate import Change, GateReport, Row
 from shipmate.core.ledger import (
     ACTIVE,
@@ -38,6 +38,7 @@ from shipmate.core.ledger import (
     decode,
     encode,
 )
+from shipmate.core.publications import LEFT, examined
 from shipmate.core.refs import Digest
 from tests.fakes.histories import NOON, PASSED, Story, app_half, digest, model_half, pair, published, pushed
 
