@@ -1,8 +1,9 @@
 """Roll out: one fenced patch of the Deployment, then watching it until all pods are new or it cannot succeed."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
-from shipmate.core.fence import Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
+from shipmate.core.fence import Operation, Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
 from shipmate.core.pairs import blamed
 from shipmate.core.plan import gives_way, overtaken_by
@@ -47,12 +48,12 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     A rollback fails then, and what it was to undo still is to be.
     """
     cluster = context.cluster
-    if gives_way(release, state) and not _is_in(_patched(release, target, state, cluster, shuts_out=True)):
+    if gives_way(release, state) and _shut_out_unless_in(release, target, state, cluster) is None:
         return Superseded(**context.stamp(), release=release.number, message=overtaken_by(state))
     try:
         restore(release, target, state, context)
     except Rejected as error:
-        is_in = _is_in(_patched(release, target, state, cluster, shuts_out=True))
+        is_in = _shut_out_unless_in(release, target, state, cluster) is not None
         if not is_in and release.is_rollback:
             return lost(release, target, str(error), context)
         if not is_in:
@@ -64,8 +65,8 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     except (NotAllowed, Misconfigured) as error:
         if release.is_rollback or release.trigger == "request" or not state.publications:
             raise
-        view = _patched(release, target, state, cluster, shuts_out=True)
-        if not _is_in(view):
+        view = _shut_out_unless_in(release, target, state, cluster)
+        if view is None:
             message = f"something was published while the API server refused this release: {error}"
             return Superseded(**context.stamp(), release=release.number, message=message)
     if isinstance(view, RolloutFailed):
@@ -109,55 +110,77 @@ def _watched(
         view = cluster.deployment(where.namespace, where.name)
 
 
-def _patched(
-    release: Release, target: Target, state: State, cluster: Cluster, *, shuts_out: bool = False
-) -> DeploymentView | RolloutFailed | None:
+def _patched(release: Release, target: Target, state: State, cluster: Cluster) -> DeploymentView | RolloutFailed | None:
     """Return the Deployment after it took this release, None if a higher fence shuts the release out.
-
-    A release that is lost (its image is, or the API server refuses it) only raises the fence, above its own, unless it
-    was patched in before: then a worker that slept cannot patch it in later, nor take the fence for its patch.
 
     A fence that the ledger handed out since, to a hold, shuts out a release that is not patched in yet, whether or not
     the Deployment carries it already. Called again after a crash or a lost reply, it finds the patch made.
     """
+    fence = _fence(release)
+
+    def patch(view: DeploymentView) -> list[Operation]:
+        if fence < state.fence:
+            # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
+            return raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=state.fence)
+        return fence_patch(
+            view,
+            expected_fence=view.fence or 0,
+            new_fence=fence,
+            container=target.deployment.container,
+            image=image_reference(release, target, cluster),
+            pair=release.pair.key,
+            release=release.name,
+        )
+
+    found = _under_fence(release, target, cluster, patch)
+    if found is Standing.APPLIED:
+        message = f"somebody changed the Deployment back while {release.name} rolled out"
+        return RolloutFailed("ChangedByOthers", message)
+    return found if isinstance(found, DeploymentView) else None
+
+
+def _shut_out_unless_in(release: Release, target: Target, state: State, cluster: Cluster) -> DeploymentView | None:
+    """Return the Deployment if it took this release before; None once the release is shut out.
+
+    Its fence is raised above the release's: then a worker that slept cannot patch the release in later, nor take the
+    fence for its patch.
+    """
+    new_fence = max(state.fence, _fence(release) + 1)
+
+    def patch(view: DeploymentView) -> list[Operation]:
+        return raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=new_fence)
+
+    found = _under_fence(release, target, cluster, patch)
+    return found if isinstance(found, DeploymentView) else None
+
+
+def _under_fence(
+    release: Release, target: Target, cluster: Cluster, patch: Callable[[DeploymentView], list[Operation]]
+) -> DeploymentView | Standing:
+    """Return the Deployment if it has this release, else how its fence stands once nothing is to be patched any more.
+
+    As long as the release's fence outranks the Deployment's, `patch` says what is tried.
+    """
     where = target.deployment
-    if release.fence is None:
-        raise AssertionError(release)
     for _ in range(5):
         view = cluster.deployment(where.namespace, where.name)
         if _is_applied(view, release):
             return view
-        standing = classify_fence(view.fence, release.fence)
-        if standing is Standing.APPLIED:
-            message = f"somebody changed the Deployment back while {release.name} rolled out"
-            return RolloutFailed("ChangedByOthers", message)
-        if standing is Standing.SUPERSEDED:
-            return None
-        patch = adopt_patch(view)
-        if standing is Standing.PATCHABLE and (shuts_out or release.fence < state.fence):
-            # a hold is on record and not yet on the Deployment: bring it there, so that no other worker patches in now
-            fence = max(state.fence, release.fence + 1) if shuts_out else state.fence
-            patch = raise_fence_patch(view, expected_fence=view.fence or 0, new_fence=fence)
-        elif standing is Standing.PATCHABLE:
-            patch = fence_patch(
-                view,
-                expected_fence=view.fence or 0,
-                new_fence=release.fence,
-                container=where.container,
-                image=image_reference(release, target, cluster),
-                pair=release.pair.key,
-                release=release.name,
-            )
+        standing = classify_fence(view.fence, _fence(release))
+        if standing in (Standing.APPLIED, Standing.SUPERSEDED):
+            return standing
+        operations = adopt_patch(view) if standing is Standing.UNADOPTED else patch(view)
         try:
-            cluster.patch_deployment(where.namespace, where.name, patch)
+            cluster.patch_deployment(where.namespace, where.name, operations)
         except Conflict:
             continue  # read again and classify: never repeat the patch blindly
     raise Retryable("the Deployment changes faster than it can be patched")
 
 
-def _is_in(patched: DeploymentView | RolloutFailed | None) -> bool:
-    """Whether a release that was to be shut out was patched in before."""
-    return isinstance(patched, DeploymentView)
+def _fence(release: Release) -> int:
+    if release.fence is None:
+        raise AssertionError(release)
+    return release.fence
 
 
 def _is_applied(view: DeploymentView, release: Release) -> bool:

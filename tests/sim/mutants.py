@@ -98,7 +98,7 @@ def first(mutant: Mutant) -> tuple[int, str] | None:
 
 
 MUTANTS = (
-    Mutant("a patch that was made is made again", 1, ((rollout, "_patched", planted.patched_in_again),)),
+    Mutant("a patch that was made is made again", 1, ((rollout, "_under_fence", planted.patched_in_again),)),
     Mutant("two releases are on their way at once", 1, ((State, "active", property(planted.active_until_intended)),)),
     Mutant("an own append behind a 412 is appended again", 2, ((FastLedgers, "append", planted.append_own_again),)),
     Mutant(

@@ -29,7 +29,7 @@ from tests.sim.world import SimModels
 
 # -- effects and their records -------------------------------------------------------------------------------------
 
-_patched = rollout._patched
+_under_fence = rollout._under_fence
 _fence_patch = fence.fence_patch
 _append = record.append
 _fast_append = FastLedgers.append
@@ -39,11 +39,11 @@ _is_written = LedgerStore._is_written
 _blob_append = ledgers.Blobs.append
 
 
-def patched_in_again(release: Any, target: Any, state: State, cluster: Any, **options: Any) -> Any:
+def patched_in_again(release: Any, target: Any, cluster: Any, patch: Any) -> Any:
     where = target.deployment
     if rollout._is_applied(cluster.deployment(where.namespace, where.name), release):
-        return None  # whoever made the patch is not asked: a higher fence is taken
-    return _patched(release, target, state, cluster, **options)
+        return Standing.SUPERSEDED  # whoever made the patch is not asked: a higher fence is taken
+    return _under_fence(release, target, cluster, patch)
 
 
 def append_own_again(self: FastLedgers, target: str, reading: Reading, entries: Sequence[AnyEntry]) -> Reading:
