@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shipmate.core import pairs, plan
+from shipmate.core import pairs, plan, precedence
 from shipmate.core.fence import adopt_patch, raise_fence_patch
 from shipmate.core.ledger import (
     AnyEntry,
@@ -342,8 +342,8 @@ def _check_can_be_released(state: State, chosen: Pair, body: ReleaseBody, seen: 
     live = state.serving
     if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
         raise Conflict(f"{live.name} is live with this pair already")
-    coming = plan.brings(state, chosen)
-    if coming is not None and not (body.override and coming.phase in plan.EARLY):
+    coming = precedence.brings(state, chosen)
+    if coming is not None and not (body.override and coming.phase in precedence.EARLY):
         raise Conflict(f"{coming.name} brings this pair already: wait until it is done")
 
 
@@ -362,7 +362,7 @@ def _named(release: Release) -> str:
 def _yields(state: State, seen: DeploymentView) -> Release | None:
     """Return what is on its way and gives way to a release by hand: in lasting trouble, and not patched in."""
     active = state.active
-    return active if active is not None and plan.is_lasting(active) and not _is_in(active, seen) else None
+    return active if active is not None and precedence.is_lasting(active) and not _is_in(active, seen) else None
 
 
 def _is_in(release: Release, seen: DeploymentView) -> bool:
@@ -398,7 +398,7 @@ def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> 
     serving, active = state.serving, state.active
     if serving is None:
         raise Conflict("nothing is live yet: there is nothing to roll back")
-    if active is not None and active.is_rollback and not plan.is_lasting(active):
+    if active is not None and active.is_rollback and not precedence.is_lasting(active):
         raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
     if active is not None and active.is_rollback and body.to is None:
         raise Conflict(

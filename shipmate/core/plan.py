@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from shipmate.core import pairs
+from shipmate.core import pairs, precedence
 from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger, Waiting
 from shipmate.core.publications import examined
 from shipmate.core.refs import Digest, Pair
@@ -17,12 +17,6 @@ from shipmate.core.targets import Target
 
 SHIPMATE = "shipmate"
 """The author of what no person asked for."""
-
-LASTING_AFTER_ATTEMPTS = 3
-"""Attempts at a stage after which its trouble counts as lasting: what is in it gives way to what a person asks for."""
-
-EARLY = (Phase.PLANNED, Phase.BUILT, Phase.GATED)
-"""Where a release is on its way and did not touch traffic yet."""
 
 
 class Idle(msgspec.Struct, frozen=True):
@@ -138,7 +132,7 @@ def decide(state: State, target: Target, now: datetime, worker: str, stalled_sec
         number, image = back_to.number, back_to.image
         return Plan(back_to.pair, "rollback", asked.author, asked.reason, asked.request, number, asked.undoes, image)
     bad = state.release(state.rollback_due) if state.rollback_due is not None else None
-    if bad is not None and not _gave_way(state, bad) and (good := last_good(state)) is not None:
+    if bad is not None and not precedence.rollback_yielded(state, bad) and (good := last_good(state)) is not None:
         why = f"{_what_became(bad)}: {bad.message}"
         return Plan(good.pair, "automatic_rollback", SHIPMATE, why, None, good.number, bad.number, good.image)
     if (due := _due(state, now)) is not None:
@@ -170,15 +164,15 @@ def _due(state: State, now: datetime) -> Publication | None:
 
 
 def _onward(state: State, release: Release, now: datetime, worker: str, stalled_seconds: float) -> Step:
-    if _is_overtaken(state, release):
-        return Supersede(release, overtaken_by(state), _judged(state, release))
-    if _is_automatic_and_early(release) and (what := pairs.older_than_live(state, release.pair)) is not None:
-        return Supersede(release, f"{what} was published again and is live: this pair is older by now")
-    reads_on = release.retry_at is not None if release.is_rollback else release.phase in EARLY
+    if (wish := precedence.yields_to_wish(state, release)) is not None:
+        return Supersede(release, wish, _judged(state, release))
+    if (live := precedence.yields_to_live(state, release)) is not None:
+        return Supersede(release, live)
+    reads_on = release.retry_at is not None if release.is_rollback else release.phase in precedence.EARLY
     if reads_on and (due := _due(state, now)) is not None:
         return Resolve(due)  # or nobody would know of what outranks or may pass it
-    if _is_stuck(state, release):
-        return Supersede(release, f"a newer pair was published while this one was in trouble: {release.message}")
+    if (newer := precedence.yields_to_newer(state, release)) is not None:
+        return Supersede(release, newer)
     if release.retry_at is not None or state.last_stage_by is None:
         return _unless_retried(release, now) or Claim(release, _stage(release))
     if state.last_stage_at is not None and state.last_stage_by != worker:
@@ -219,18 +213,6 @@ def _to_traffic(state: State, release: Release) -> Intend | Park:
     return Park(release, hold) if hold is not None else Intend(release)
 
 
-def _is_overtaken(state: State, release: Release) -> bool:
-    """Whether a person's wish ends a release that has not touched traffic yet, or a rollback one that has.
-
-    A rollback itself is ended so where it is in lasting trouble; one that has its fence ends itself (`roll_out`).
-    """
-    if release.is_rollback:
-        return release.phase in EARLY and gives_way(release, state)
-    if state.rollback_request is not None:
-        return True
-    return state.request is not None and release.phase in EARLY
-
-
 def _judged(state: State, release: Release) -> tuple[str, ...]:
     """Return what a person's rollback of a release that is rolling out bars, whatever becomes of that rollback."""
     asked = state.rollback_request
@@ -239,66 +221,10 @@ def _judged(state: State, release: Release) -> tuple[str, ...]:
     return pairs.guilty(release.pair, state.release(asked.to).pair)
 
 
-def is_lasting(release: Release) -> bool:
-    """Whether a release is in trouble that does not pass by itself, as far as anybody can tell."""
-    return release.stage_attempt > LASTING_AFTER_ATTEMPTS
-
-
-def gives_way(release: Release, state: State) -> bool:
-    """Whether a release is in lasting trouble, and a person wants something else."""
-    return is_lasting(release) and (state.request is not None or state.rollback_request is not None)
-
-
-def brings(state: State, pair: Pair) -> Release | None:
-    """Return the release on its way that brings a pair to users as things are, None if there is none.
-
-    One that is in trouble may be passed, one that a hold or a person's wish stops comes late or not at all, and a cross
-    pair only tells which half is at fault.
-    """
-    active, is_stopped = state.active, state.request is not None or state.rollback_request is not None
-    if active is None or active.pair != pair or active.stage_attempt > 1 or active.blames is not None or is_stopped:
-        return None
-    return active if state.hold_on(pair) is None else None
-
-
-def _gave_way(state: State, bad: Release) -> bool:
-    """Whether a person's wish goes before the rollback of what failed: that was tried, and was in lasting trouble."""
-    last = next((old for old in reversed(state.releases) if old.is_rollback and old.number > bad.number), None)
-    return state.request is not None and last is not None and last.phase is Phase.SUPERSEDED
-
-
-def _is_automatic_and_early(release: Release) -> bool:
-    """Whether nobody asked for a release by name, and users did not meet it yet."""
-    return release.phase in EARLY and release.trigger in ("model", "app", "blame")
-
-
-def _may_be_passed(release: Release) -> bool:
-    """Whether an automatic release is in trouble before it met users."""
-    return _is_automatic_and_early(release) and release.retry_at is not None
-
-
-def _is_stuck(state: State, release: Release) -> bool:
-    """Whether an automatic release is in trouble before it met users, and something newer could go instead."""
-    if not _may_be_passed(release):
-        return False
-    if release.blames is not None:
-        return pairs.newest_halves(state) != state.release(release.blames).pair
-    pair, _ = pairs.newest_pair(state)
-    return pair is not None and pair != release.pair
-
-
-def overtaken_by(state: State) -> str:
-    """Return in words what a person wants instead of what is on its way."""
-    if state.rollback_request is not None:
-        return f"{state.rollback_request.author} rolled back: {state.rollback_request.reason}"
-    author = state.request.author if state.request else SHIPMATE
-    return f"{author} asked for another release"
-
-
 def _requested(state: State, asked: Request) -> Step:
     ready = _in_phase(state, Phase.HELD) or _in_phase(state, Phase.CLEARED)
     if ready is not None:
-        return Supersede(ready, overtaken_by(state))
+        return Supersede(ready, precedence.request_words(asked))
     return Plan(asked.pair, "request", asked.author, asked.reason, asked.id)
 
 
@@ -334,14 +260,8 @@ def _ready(state: State, newest: Pair | None, now: datetime) -> Step | None:
     held = _in_phase(state, Phase.HELD)
     if held is None:
         return None
-    if state.is_quarantined(held.pair):
-        return Supersede(held, "its pair, or a half of it, is quarantined by now")
-    if newest not in (None, held.pair) and state.halves_changed_at is not None:
-        return Supersede(held, "a newer pair was published")
-    if newest not in (None, held.pair) and held.trigger != "request":
-        return Supersede(held, "another pair is the newest that may ship by now")
-    if held.trigger != "request" and (what := pairs.older_than_live(state, held.pair)) is not None:
-        return Supersede(held, f"{what} is live and was published later: this pair is older by now")
+    if (why := precedence.yields_while_held(state, held, newest)) is not None:
+        return Supersede(held, why)
     hold = state.hold_on(held.pair)
     if hold is not None:
         return Idle("Held", f"{held.name} is ready; {hold.words} keeps it: {hold.reason}")

@@ -6,7 +6,7 @@ from datetime import timedelta
 from shipmate.core.fence import Operation, Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
 from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
 from shipmate.core.pairs import blamed
-from shipmate.core.plan import gives_way, overtaken_by
+from shipmate.core.precedence import yields_once_shut_out
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
 from shipmate.core.targets import Target
@@ -48,8 +48,9 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     A rollback fails then, and what it was to undo still is to be.
     """
     cluster = context.cluster
-    if gives_way(release, state) and _shut_out_unless_in(release, target, state, cluster) is None:
-        return Superseded(**context.stamp(), release=release.number, message=overtaken_by(state))
+    wish = yields_once_shut_out(state, release)
+    if wish is not None and _shut_out_unless_in(release, target, state, cluster) is None:
+        return Superseded(**context.stamp(), release=release.number, message=wish)
     try:
         restore(release, target, state, context)
     except Rejected as error:

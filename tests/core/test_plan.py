@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from shipmate.core import pairs, plan
+from shipmate.core import pairs, plan, precedence
 from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase, Skipped
 from shipmate.core.pairs import blamed, follows, guilty
 from shipmate.core.plan import decide, last_good
@@ -1122,15 +1122,15 @@ def test_what_was_live_and_was_published_again_meanwhile_does_not_come_after_a_r
 )
 def test_what_brings_a_pair(told: Callable[[Story], Story], expected: str | None) -> None:
     story = told(Story().ship_first().app("A2").plan("A2", "M1"))
-    found = plan.brings(story.state, pair("A2", "M1"))
+    found = precedence.brings(story.state, pair("A2", "M1"))
     assert (found.name if found is not None else None) == expected
-    assert plan.brings(story.state, pair("A1", "M1")) is None
+    assert precedence.brings(story.state, pair("A1", "M1")) is None
 
 
 def test_a_cross_pair_brings_nothing_to_users_for_certain() -> None:
     story = Story().ship_first().app("A2").model("M2").plan("A2", "M2").build().reject(pair("A2", "M2").key)
     story.plan("A1", "M2", trigger="blame", blames=2)
-    assert plan.brings(story.state, pair("A1", "M2")) is None
+    assert precedence.brings(story.state, pair("A1", "M2")) is None
 
 
 def test_nothing_comes_after_the_first_release_by_hand() -> None:

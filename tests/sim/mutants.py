@@ -16,7 +16,7 @@ import click
 import pytest
 
 from shipmate import commands, pipeline
-from shipmate.core import fold, intake, pairs, plan
+from shipmate.core import fold, intake, pairs, plan, precedence
 from shipmate.core.ledger import IllegalStep, Live, Planned, State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.pipeline import Pipeline
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant("events are acknowledged before they are recorded", 9, ((Pipeline, "intake", planted.acknowledge_anyway),)),
     Mutant("events are recorded as often as they come", 9, ((intake, "is_duplicate", lambda state, event: False),)),
     Mutant("what cannot succeed is tried for ever", 10, ((gate, "COUNTS_AT_ATTEMPT", 1_000_000),)),
-    Mutant("what is in trouble is waited for", 10, ((plan, "_is_stuck", lambda state, release: False),)),
+    Mutant("what is in trouble is waited for", 10, ((precedence, "yields_to_newer", lambda state, release: None),)),
     Mutant(
         "an append that came too late is tried again as it is",
         10,

@@ -11,7 +11,7 @@ import msgspec
 from shipmate.commands import Commands
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.ledger import Phase
-from shipmate.core.plan import EARLY
+from shipmate.core.precedence import EARLY
 from shipmate.core.refs import Digest
 from shipmate.errors import Conflict, Invalid, NotFound, ShipmateError
 from shipmate.views import Answer
