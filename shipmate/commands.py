@@ -1,6 +1,7 @@
 """What people ask of a target: release, roll back, hold, resume. What they are shown is in `shipmate.views`.
 
-Called by the HTTP triggers. Each command is recorded in the target's ledger with its author and reason before it is
+Called by the HTTP triggers. Which pair a release or a rollback means, and what stands in its way, is for
+`shipmate.by_hand` to say. Each command is recorded in the target's ledger with its author and reason before it is
 answered; what becomes of it is the pipeline's work. A command that repeats an idempotency key changes nothing.
 """
 
@@ -14,32 +15,28 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from shipmate.core import pairs, plan, precedence
+from shipmate import by_hand
 from shipmate.core.fence import adopt_patch, raise_fence_patch
 from shipmate.core.ledger import (
     AnyEntry,
-    AppHalf,
     Hold,
     HoldSet,
-    ModelHalf,
     Phase,
     Refused,
-    Release,
     Requested,
     Resumed,
     RollbackRequested,
     Scope,
     State,
 )
-from shipmate.core.refs import Digest, Pair
+from shipmate.core.refs import Digest
 from shipmate.core.targets import Target
-from shipmate.core.views import DeploymentView
-from shipmate.errors import Conflict, Invalid, NotFound, Retryable, Reused
+from shipmate.errors import Conflict, Retryable, Reused
 from shipmate.pipeline import Pipeline
 from shipmate.stages.context import Stamp
 from shipmate.stages.record import append
 from shipmate.stages.rollout import fence_in_cluster
-from shipmate.views import Answer, Shipment, Views, pair_words, release_called, version_words
+from shipmate.views import Answer, Shipment, Views
 
 Reason = Annotated[str, Meta(min_length=1, max_length=500, description="why, in your words; it is on record")]
 Author = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -111,25 +108,13 @@ class Commands:
         seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            newest, waiting = pairs.newest_pair(state)
-            chosen = _wanted(state, body) or newest
-            if chosen is None:
-                raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, waiting).message}")
-            app, model = state.app(chosen.app), state.model(chosen.model)
-            if app is not None and model is not None and app.contract != model.contract:
-                raise Conflict(f"{pairs.misfit(app, model)}: name two halves that fit")
-            _check_can_be_released(state, chosen, body, seen)
+            found = by_hand.choose_pair(
+                state, seen, named=body.release, app=body.app, model=body.model, override=body.override
+            )
             entries: list[AnyEntry] = []
-            hold, lifts = state.hold_on(chosen), ""
-            if hold is not None:
-                if chosen != newest:
-                    raise Conflict(f"{hold.words} is in force: resume first ({hold.reason})")
-                below = msgspec.structs.replace(state, hold=hold.under).hold_on(chosen)
-                if below is not None:
-                    raise Conflict(f"{hold.words} is in force, and {below.words} under it: resume first")
-                lifts = f", and lifts {hold.words}: {hold.reason}"
+            if found.lifts is not None:
                 entries.append(
-                    Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=hold.id)
+                    Resumed(**self._stamp(), request=request, author=author, reason=body.reason, hold=found.lifts.id)
                 )
             entries.append(
                 Requested(
@@ -137,35 +122,11 @@ class Commands:
                     request=request,
                     author=author,
                     reason=body.reason,
-                    pair=chosen,
+                    pair=found.pair,
                     override=body.override,
                 )
             )
-            words = f"releases {pair_words(state, chosen)}{lifts}"
-            barred = [
-                what
-                for what, key in (
-                    (f"app {version_words(app)}", chosen.app),
-                    (f"model {version_words(model)}", chosen.model),
-                    ("the pair", chosen.key),
-                )
-                if key in state.quarantine
-            ]
-            if barred:
-                words += f", and lifts the quarantine of {' and '.join(barred)}"
-            yields = _yields(state, seen)
-            words += _before(state, seen)
-            lifted = chosen.names if body.override else frozenset[str]()
-            free = msgspec.structs.replace(
-                state, quarantine=state.quarantine.difference(lifted), releases=_without(state, yields)
-            )
-            if (then := pairs.follows(free, chosen)) is not None:
-                words += (
-                    f"; then comes {pair_words(state, then)}, which was published before: set a hold to keep it back"
-                )
-            if state.publications:
-                words += "; what was published and is not read yet may follow: set a hold to keep it back"
-            return entries, words
+            return entries, found.words
 
         return self._command("release", target, request, author, body, decide)
 
@@ -175,21 +136,16 @@ class Commands:
         seen = self.views.deployment(target)
 
         def decide(state: State) -> tuple[list[AnyEntry], str]:
-            back_to, undone = _rollback_target(state, body, seen)
-            undoes = undone if undone.number != back_to.number else None
+            back = by_hand.find_way_back(state, seen, to=body.to, if_live=body.if_live)
             entry = RollbackRequested(
                 **self._stamp(),
                 request=request,
                 author=author,
                 reason=body.reason,
-                to=back_to.number,
-                undoes=undoes.number if undoes is not None else None,
+                to=back.to.number,
+                undoes=back.undoes.number if back.undoes is not None else None,
             )
-            held, what = state.hold, f" and undoes {_named(undoes)}" if undoes is not None else ""
-            stays = "and holds the target there"
-            if held is not None and held.scope == "all":
-                stays = f"and sets no hold of its own: {held.words} is in force ({held.reason}) until somebody resumes"
-            return [entry], f"rolls back to the pair of {_named(back_to)}{what} without a build, {stays}"
+            return [entry], back.words
 
         return self._command("rollback", target, request, author, body, decide)
 
@@ -315,152 +271,6 @@ class Commands:
 
     def _stamp(self) -> Stamp:
         return self.pipeline.context.stamp()
-
-
-def _wanted(state: State, body: ReleaseBody) -> Pair | None:
-    """Return the pair that a body asks for, None for the newest. Raises Invalid, NotFound."""
-    if body.release is not None:
-        if body.app is not None or body.model is not None:
-            raise Invalid("give either release, or app and model, or none of them for the newest pair")
-        return release_called(state, body.release).pair
-    if body.app is None and body.model is None:
-        return None
-    app, model = body.app or _head(state, state.apps, "app"), body.model or _head(state, state.models, "model")
-    if state.app(app) is None:
-        raise NotFound(f"no app image with digest {app} was published")
-    if state.model(model) is None:
-        raise NotFound(f"no model with digest {model} was published")
-    return Pair(app, model)
-
-
-def _check_can_be_released(state: State, chosen: Pair, body: ReleaseBody, seen: DeploymentView) -> None:
-    if state.is_quarantined(chosen) and not body.override:
-        raise Conflict(
-            "this pair, or a half of it, is quarantined: publish a newer half, or repeat with "
-            '"override": true, which lifts the quarantine and is recorded; the gate asks it all the same'
-        )
-    live = state.serving
-    if live is not None and live.pair == chosen and seen.asks_for(live.name, live.image):
-        raise Conflict(f"{live.name} is live with this pair already")
-    coming = precedence.brings(state, chosen)
-    if coming is not None and not (body.override and coming.phase in precedence.EARLY):
-        raise Conflict(f"{coming.name} brings this pair already: wait until it is done")
-
-
-def _head(state: State, halves: tuple[AppHalf, ...] | tuple[ModelHalf, ...], what: str) -> Digest:
-    """Return the newest half that is not quarantined; the newest, where all are."""
-    if not halves:
-        raise Conflict(f"no {what} was published yet")
-    digests = [half.digest for half in halves]
-    return next((digest for digest in reversed(digests) if digest not in state.quarantine), digests[-1])
-
-
-def _named(release: Release) -> str:
-    return f"{release.name} (app {release.app_version}, model {release.model_version})"
-
-
-def _yields(state: State, seen: DeploymentView) -> Release | None:
-    """Return what is on its way and gives way to a release by hand: in lasting trouble, and not patched in."""
-    active = state.active
-    return active if active is not None and precedence.is_lasting(active) and not _is_in(active, seen) else None
-
-
-def _is_in(release: Release, seen: DeploymentView) -> bool:
-    return release.phase is Phase.ROLLED_OUT or seen.asks_for(release.name, release.image)
-
-
-def _without(state: State, yields: Release | None) -> tuple[Release, ...]:
-    """Return the releases as they are once one gave way: its pair had no turn."""
-    gone = Phase.SUPERSEDED
-    return tuple(msgspec.structs.replace(each, phase=gone) if each is yields else each for each in state.releases)
-
-
-def _before(state: State, seen: DeploymentView) -> str:
-    """Return in words what is done before a release by hand has its turn."""
-    active, back, yields = state.active, state.rollback_request, _yields(state, seen)
-    if back is not None:
-        return f"; {back.author}'s rollback to r-{back.to} goes first, and its hold keeps this until somebody resumes"
-    if yields is not None and (yields.is_rollback or yields.phase is Phase.INTENDED):
-        was_to = "roll back" if yields.is_rollback else "roll out"
-        return f"; {yields.name} was to {was_to}, and is in trouble: this goes first"
-    if active is not None and active.is_rollback:
-        return f"; {active.name} rolls back first, and its hold keeps this until somebody resumes"
-    if active is not None and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
-        doubt = (
-            ", unless its trouble lasts: then it comes after" if active.retry_at and not _is_in(active, seen) else ""
-        )
-        return f"; {active.name} is rolling out and goes first{doubt}"
-    return ""
-
-
-def _rollback_target(state: State, body: RollbackBody, seen: DeploymentView) -> tuple[Release, Release]:
-    """Return the release to go back to, and the one that is undone. Raises NotFound, Conflict."""
-    serving, active = state.serving, state.active
-    if serving is None:
-        raise Conflict("nothing is live yet: there is nothing to roll back")
-    if active is not None and active.is_rollback and not precedence.is_lasting(active):
-        raise Conflict(f"{active.name} is rolling back to r-{active.to} already: wait until it is done")
-    if active is not None and active.is_rollback and body.to is None:
-        raise Conflict(
-            f"{active.name} is rolling back to r-{active.to} already, and is in trouble: it is tried again; to go to "
-            'another release, name it with "to"'
-        )
-    undone = _undone(state, serving)
-    is_as_left = undone is serving and seen.asks_for(serving.name, serving.image)
-    if body.to is not None:
-        wanted = release_called(state, body.to)
-        _check_can_be_brought_back(state, wanted)
-        if wanted.pair == serving.pair and is_as_left and active is None:
-            raise Conflict(f"{serving.name} is live with this pair already")
-        return wanted, undone
-    if body.if_live is not None and undone is not serving:
-        what = "is rolling out" if undone is active else "is not undone yet, and went out"
-        raise Conflict(f'{undone.name} {what} over {serving.name}: say with "to" which release to go back to')
-    if is_as_left:
-        other = _last_other(state, serving)
-        if serving.is_rollback:
-            raise Conflict(
-                f"{serving.name} rolled back to the pair of r-{serving.to} already: to go back further, name a release "
-                f'with "to", {other.name} for instance'
-            )
-        return other, serving
-    wanted = (_of_failed_rollback(state, seen) if undone is serving else None) or serving
-    _check_can_be_brought_back(state, wanted)
-    return wanted, undone
-
-
-def _of_failed_rollback(state: State, seen: DeploymentView) -> Release | None:
-    """Return what the rollback that failed, and that the Deployment still asks for, was to bring back."""
-    failed = next((old for old in state.releases if old.name == seen.release and old.phase is Phase.FAILED), None)
-    return next((old for old in state.releases if failed is not None and old.number == failed.to), None)
-
-
-def _undone(state: State, serving: Release) -> Release:
-    """Return what a rollback now undoes: what is rolling out, or what failed and is not undone yet; else the live."""
-    active = state.active
-    if active is not None and not active.is_rollback and active.phase in (Phase.INTENDED, Phase.ROLLED_OUT):
-        return active
-    return state.release(state.rollback_due) if state.rollback_due is not None else serving
-
-
-def _check_can_be_brought_back(state: State, wanted: Release) -> None:
-    if not wanted.was_live or wanted.image is None:
-        why = "was never live" if not wanted.was_live else "has lost its image for good"
-        raise Conflict(f"{wanted.name} {why}: release it instead, so that it passes its gate")
-    if state.is_quarantined(wanted.pair):
-        raise Conflict(
-            f"the pair of {wanted.name}, or a half of it, is quarantined: release it instead, with "
-            '"override": true, so that it passes its gate'
-        )
-
-
-def _last_other(state: State, serving: Release) -> Release:
-    """Return the last release that was live with another pair and may be brought back. Raises Conflict."""
-    for number in reversed(state.verified):
-        good = state.release(number)
-        if good.pair != serving.pair and good.image is not None and not state.is_quarantined(good.pair):
-            return good
-    raise Conflict("no other release was live before: there is nothing to go back to")
 
 
 def _check_live(state: State, body: _Body) -> None:
