@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from shipmate.core import intake as rules
 from shipmate.core import pairs, plan
-from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished, normalise_etag
+from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished
 from shipmate.core.ledger import (
     AnyEntry,
     Errored,
@@ -31,19 +31,20 @@ from shipmate.core.ledger import (
     Superseded,
     Waiting,
 )
-from shipmate.core.publications import LEFT, Age, age, examined
+from shipmate.core.publications import examined
 from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.core.retention import Retention, retention
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError
-from shipmate.ports import Blob, Ledgers, Queue, Reading
+from shipmate.ports import Ledgers, Queue, Reading
 from shipmate.stages.build import build
 from shipmate.stages.context import Context
 from shipmate.stages.gate import gate, remove_finished_gate_pods
 from shipmate.stages.record import SignsOfLife, append, standing
-from shipmate.stages.resolve import resolve, written_at
+from shipmate.stages.resolve import resolve
 from shipmate.stages.rollout import fence_in_cluster, roll_out
+from shipmate.stages.sweep import newest_model, tag_now
 from shipmate.stages.verify import verify
 
 UNCLAIMED = tuple(f"_unclaimed-{digit}" for digit in "0123456789abcdef")
@@ -340,7 +341,11 @@ class Pipeline:
         """Record the followed tag and the newest model where the ledger does not know them; return how many."""
         state = self.ledgers.read(target.name).state
         repaired = 0
-        for event in (self._tag_now(target, state), self._newest_model(target, state)):
+        found = (
+            tag_now(target, state, self.sources, self.context),
+            newest_model(target, state, self.sources, self.context),
+        )
+        for event in found:
             if event is not None and state.examined.get(examined(event)[0]) != examined(event)[1]:
                 repaired += self._receive(target.name, event, repaired=True)
         if repaired:
@@ -373,49 +378,6 @@ class Pipeline:
         others = (other for other in self.targets.values() if other is not target)
         states = (self.ledgers.read(each.name).state for each in others if each.release == target.release)
         return frozenset[Digest]().union(*(retention(state).keep for state in states))
-
-    def _tag_now(self, target: Target, state: State) -> ImagePushed | None:
-        try:
-            digest = self.context.registry.resolve(target.app.repository, target.app.tag).digest
-        except NotFound:
-            return None
-        # with the ledger's length: a tag that moves to and fro is found again each time
-        event_id = f"sweep-{state.length}:{target.app.repository}:{target.app.tag}@{digest}"
-        return ImagePushed(
-            event_id, self.sources.registry, target.app.repository, target.app.tag, digest, self.context.clock.now()
-        )
-
-    def _newest_model(self, target: Target, state: State) -> ModelPublished | None:
-        """Return the newest model that the ledger does not know, or the newest of all; older ones stay what they were.
-
-        Models are as old as their bytes: a change of a blob's metadata gives it another ETag and date, and publishes
-        nothing. Where the live model is lost, it may be where it was before it was copied.
-        """
-        container, account, live = target.model.container, self.sources.account, state.serving
-        is_lost = live is not None and state.model(live.pair.model) is None
-        until = max((half.published_at for half in state.models), default=None)
-        newest: tuple[Age, Blob] | None = None
-        unknown: tuple[Age, Blob] | None = None
-        try:
-            for blob in self.context.models.list(container, f"{target.model.name}/"):
-                if rules.version_of(target.model, blob.path) is None:
-                    continue
-                found = age(written_at(blob, target.model), blob.path), blob
-                if newest is None or found[0] > newest[0]:
-                    newest = found
-                looked_at = state.examined.get(f"{container}/{blob.path}")
-                is_known = looked_at == normalise_etag(blob.etag)
-                is_later = until is None or found[0][0] > until or (is_lost and looked_at == LEFT)
-                if is_later and not is_known and (unknown is None or found[0] > unknown[0]):
-                    unknown = found
-        except NotFound:
-            return None
-        if newest is None:
-            return None
-        (instant, *_), blob = unknown or newest
-        etag = normalise_etag(blob.etag)
-        event_id = f"sweep-{state.length}:{container}/{blob.path}@{etag}"
-        return ModelPublished(event_id, account, container, blob.path, etag, None, instant)
 
 
 def _subject_of(step: plan.Step, state: State, withdrawn: Digest | None) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import NotFound, Rejected, ShipmateError
 from shipmate.pipeline import Pipeline
 from shipmate.ports import Blob, Reading
-from shipmate.stages import build, gate, graft, record, resolve, rollout
+from shipmate.stages import build, gate, graft, record, resolve, rollout, sweep
 from shipmate.stages.record import Appended
 from tests.sim import ledgers
 from tests.sim.ledgers import FastLedgers
@@ -186,7 +186,7 @@ def swallow_errors(self: Pipeline, name: str) -> str:
 
 def repair_what_is_known(self: Pipeline, target: Any) -> int:
     state = self.ledgers.read(target.name).state
-    event = self._newest_model(target, state)
+    event = sweep.newest_model(target, state, self.sources, self.context)
     return int(event is not None and self._receive(target.name, event, repaired=True))
 
 
