@@ -33,7 +33,7 @@ from localcloud.talk import say
 from localcloud.targets import TargetCluster
 from shipmate.core.answers import parse_version, question
 from shipmate.core.gate_pod import GATE_SELECTOR
-from shipmate.core.ledger import State
+from shipmate.core.state import State
 from shipmate.core.views import PAIR
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import ShipmateError

@@ -16,7 +16,7 @@ from functions.callers import Role
 from functions.problems import MAX_BODY_BYTES, Problem
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody, RollbackBody
 from shipmate.core.history import ReleaseHistory
-from shipmate.core.ledger import Release
+from shipmate.core.state import Release
 from shipmate.core.why import LONGEST_NAME, UNDERSTOOD, Explanation
 from shipmate.views import Answer, PlanView, ResumeView, Status
 

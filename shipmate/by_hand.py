@@ -6,8 +6,9 @@ Rules over the state of a target and its Deployment as it is. `shipmate.commands
 import msgspec
 
 from shipmate.core import pairs, plan, precedence
-from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Release, State
+from shipmate.core.ledger import AppHalf, ModelHalf, Phase
 from shipmate.core.refs import Digest, Pair
+from shipmate.core.state import Hold, Release, State
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Invalid, NotFound
 from shipmate.views import pair_words, release_called, version_words

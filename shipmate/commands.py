@@ -17,19 +17,9 @@ from msgspec import Meta
 
 from shipmate import by_hand
 from shipmate.core.fence import adopt_patch, raise_fence_patch
-from shipmate.core.ledger import (
-    AnyEntry,
-    Hold,
-    HoldSet,
-    Phase,
-    Refused,
-    Requested,
-    Resumed,
-    RollbackRequested,
-    Scope,
-    State,
-)
+from shipmate.core.ledger import AnyEntry, HoldSet, Phase, Refused, Requested, Resumed, RollbackRequested, Scope
 from shipmate.core.refs import Digest
+from shipmate.core.state import Hold, State
 from shipmate.core.targets import Target
 from shipmate.errors import Conflict, Retryable, Reused
 from shipmate.pipeline import Pipeline

@@ -26,14 +26,13 @@ from shipmate.core.ledger import (
     Progressed,
     Received,
     Rejected,
-    Release,
-    State,
     Superseded,
     Waiting,
 )
 from shipmate.core.publications import examined
 from shipmate.core.refs import Digest, digest_of, hex_of
 from shipmate.core.retention import Retention, retention
+from shipmate.core.state import Release, State
 from shipmate.core.targets import Target
 from shipmate.errors import Ambiguous, Conflict, Invalid, Misconfigured, NotAllowed, NotFound, Retryable, ShipmateError
 from shipmate.errors import Rejected as RejectedError

@@ -14,8 +14,9 @@ import msgspec
 from shipmate.core.answers import Answer, Version
 from shipmate.core.fence import Operation
 from shipmate.core.image import Descriptor
-from shipmate.core.ledger import AnyEntry, State
+from shipmate.core.ledger import AnyEntry
 from shipmate.core.refs import Digest
+from shipmate.core.state import State
 from shipmate.core.views import DeploymentView, Object, PodView
 
 # -- ledger, queue, clock ------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ import msgspec
 
 from shipmate.core import pairs, plan
 from shipmate.core.history import ReleaseHistory, begins_at, release_history
-from shipmate.core.ledger import AppHalf, Hold, ModelHalf, Phase, Release, State
+from shipmate.core.ledger import AppHalf, ModelHalf, Phase
 from shipmate.core.plan import Step
 from shipmate.core.refs import Pair
+from shipmate.core.state import Hold, Release, State
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.core.why import UNDERSTOOD, Explanation, explain, parse_name

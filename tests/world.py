@@ -8,7 +8,8 @@ from shipmate.commands import Commands
 from shipmate.core.answers import Answer, Version, parse_version
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.intake import Sources
-from shipmate.core.ledger import AnyEntry, Phase, State, encode
+from shipmate.core.ledger import AnyEntry, Phase, encode
+from shipmate.core.state import State
 from shipmate.core.targets import (
     AppSource,
     DeploymentRef,

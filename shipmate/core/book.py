@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import AnyEntry, IgnoredEvent, Progressed, Received, Release, Resolved, State
+from shipmate.core.ledger import AnyEntry, IgnoredEvent, Progressed, Received, Resolved
 from shipmate.core.publications import examined
+from shipmate.core.state import Release, State
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,6 @@ from shipmate.core.ledger import (
     Phase,
     Planned,
     Received,
-    Release,
     Requested,
     Resolved,
     Resumed,
@@ -33,6 +32,7 @@ from shipmate.core.ledger import (
     Superseded,
 )
 from shipmate.core.publications import examined
+from shipmate.core.state import Release
 
 _MOST_ROWS = 3
 

@@ -13,10 +13,6 @@ from msgspec.structs import replace
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.gate import WRONG
 from shipmate.core.ledger import (
-    HALVES_KEPT,
-    MEMORY,
-    REFUSALS_KEPT,
-    RELEASES_KEPT,
     STEPS,
     AnyEntry,
     AppHalf,
@@ -25,7 +21,6 @@ from shipmate.core.ledger import (
     Failed,
     Gated,
     Held,
-    Hold,
     HoldSet,
     IgnoredEvent,
     IllegalStep,
@@ -35,24 +30,31 @@ from shipmate.core.ledger import (
     Phase,
     Planned,
     Progressed,
-    Publication,
     Received,
     Refused,
     Rejected,
-    Release,
-    Request,
     Requested,
     Resolved,
     Resumed,
     RollbackRequested,
     RolledOut,
     Skipped,
-    State,
     Superseded,
     Waiting,
 )
 from shipmate.core.publications import LEFT, Age, age, examined, examined_as
 from shipmate.core.refs import Digest, Pair
+from shipmate.core.state import (
+    HALVES_KEPT,
+    MEMORY,
+    REFUSALS_KEPT,
+    RELEASES_KEPT,
+    Hold,
+    Publication,
+    Release,
+    Request,
+    State,
+)
 
 
 def fold(entries: Iterable[AnyEntry], state: State | None = None) -> State:

@@ -22,11 +22,11 @@ from shipmate.core.ledger import (
     Planned,
     Received,
     Rejected,
-    Release,
     Resolved,
     RolledOut,
     Superseded,
 )
+from shipmate.core.state import Release
 
 
 class StageRecord(msgspec.Struct, frozen=True):

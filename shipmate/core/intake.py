@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from shipmate.core.events import Event, Ignored, ImagePushed, ModelPublished
-from shipmate.core.ledger import State
 from shipmate.core.publications import examined
+from shipmate.core.state import State
 from shipmate.core.targets import ModelSource, Target
 
 

@@ -8,8 +8,9 @@ import msgspec
 from msgspec.structs import replace
 
 from shipmate.core.fold import met_by_users
-from shipmate.core.ledger import AppHalf, ModelHalf, Phase, Release, State
+from shipmate.core.ledger import AppHalf, ModelHalf, Phase
 from shipmate.core.refs import Digest, Pair
+from shipmate.core.state import Release, State
 
 
 class WaitForPartner(msgspec.Struct, frozen=True):

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shipmate.core import pairs, precedence
-from shipmate.core.ledger import Hold, Phase, Publication, Release, Request, State, Trigger, Waiting
+from shipmate.core.ledger import Phase, Trigger, Waiting
 from shipmate.core.publications import examined
 from shipmate.core.refs import Digest, Pair
+from shipmate.core.state import Hold, Publication, Release, Request, State
 from shipmate.core.targets import Target
 
 SHIPMATE = "shipmate"

@@ -6,8 +6,9 @@ to say.
 """
 
 from shipmate.core import pairs
-from shipmate.core.ledger import Phase, Release, Request, State
+from shipmate.core.ledger import Phase
 from shipmate.core.refs import Pair
+from shipmate.core.state import Release, Request, State
 
 LASTING_AFTER_ATTEMPTS = 3
 """Attempts at a stage after which its trouble counts as lasting: what is in it yields to what a person asks for."""

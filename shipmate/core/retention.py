@@ -5,8 +5,8 @@ Pure: `shipmate.pipeline` asks after a release went live, where the registry can
 
 import msgspec
 
-from shipmate.core.ledger import State
 from shipmate.core.refs import Digest
+from shipmate.core.state import State
 
 KEPT_RELEASES = 5
 """How many of those that were live before can be gone back to for certain."""

@@ -30,8 +30,8 @@ from shipmate.core.ledger import (
     Resumed,
     RollbackRequested,
     Skipped,
-    State,
 )
+from shipmate.core.state import State
 from shipmate.errors import Invalid, NotFound
 
 UNDERSTOOD = (

@@ -25,7 +25,8 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobClient, BlobServiceClient, StorageErrorCode
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import AnyEntry, State, decode, encode
+from shipmate.core.ledger import AnyEntry, decode, encode
+from shipmate.core.state import State
 from shipmate.errors import Ambiguous, Conflict, NotAllowed, Retryable, ShipmateError
 from shipmate.ports import Reading
 

@@ -1,6 +1,7 @@
 """Build: the release image of a pair, in the registry. A rollback builds only what the registry's clean-up took."""
 
-from shipmate.core.ledger import Built, CostSheet, Failed, Release, State
+from shipmate.core.ledger import Built, CostSheet, Failed
+from shipmate.core.state import Release, State
 from shipmate.core.targets import Target
 from shipmate.errors import NotFound, Rejected, at_fault
 from shipmate.stages.context import Context

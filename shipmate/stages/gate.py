@@ -14,11 +14,12 @@ import msgspec
 from shipmate.core.answers import parse_answer, question, writable
 from shipmate.core.gate import Reply, is_as_live, judge
 from shipmate.core.gate_pod import gate_name, gate_pod
-from shipmate.core.ledger import Gated, Phase, Rejected, Release, State
+from shipmate.core.ledger import Gated, Phase, Rejected
 from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.pairs import blamed
 from shipmate.core.progress import Complete, Failed, explain, gate_progress
 from shipmate.core.refs import Digest
+from shipmate.core.state import Release, State
 from shipmate.core.targets import LONGEST_ANSWER_SECONDS, Target
 from shipmate.core.views import PodView
 from shipmate.errors import NotFound, Retryable, ShipmateError, Silent, Unusable, at_fault

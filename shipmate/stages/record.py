@@ -6,7 +6,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from shipmate.core.ledger import AnyEntry, Phase, Progressed, Release, State
+from shipmate.core.ledger import AnyEntry, Phase, Progressed
+from shipmate.core.state import Release, State
 from shipmate.errors import Ambiguous, Conflict, Retryable
 from shipmate.ports import Ledgers, Reading
 from shipmate.stages.context import Context

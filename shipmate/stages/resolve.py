@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from shipmate.core import intake
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
-from shipmate.core.ledger import AppHalf, ModelHalf, Resolved, Skipped, State
+from shipmate.core.ledger import AppHalf, ModelHalf, Resolved, Skipped
 from shipmate.core.manifest import ModelManifest, parse_manifest, single_file_manifest
 from shipmate.core.refs import Digest, hex_of, parse_digest
+from shipmate.core.state import State
 from shipmate.core.targets import ModelSource, Target
 from shipmate.errors import Conflict, NotFound, Rejected
 from shipmate.ports import Blob, Models, Registry

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from shipmate.core.fence import Operation, Standing, adopt_patch, classify_fence, fence_patch, raise_fence_patch
-from shipmate.core.ledger import Failed, Held, Intended, Release, RolledOut, State, Superseded
+from shipmate.core.ledger import Failed, Held, Intended, RolledOut, Superseded
 from shipmate.core.pairs import blamed
 from shipmate.core.precedence import yields_once_shut_out
 from shipmate.core.progress import Complete, explain, is_untried, progress
 from shipmate.core.progress import Failed as RolloutFailed
+from shipmate.core.state import Release, State
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView
 from shipmate.errors import Conflict, Misconfigured, NotAllowed, Rejected, Retryable, ShipmateError

@@ -2,8 +2,8 @@
 
 from shipmate.core.events import ImagePushed, ModelPublished, normalise_etag
 from shipmate.core.intake import Sources, version_of
-from shipmate.core.ledger import State
 from shipmate.core.publications import LEFT, Age, age
+from shipmate.core.state import State
 from shipmate.core.targets import Target
 from shipmate.errors import NotFound
 from shipmate.ports import Blob

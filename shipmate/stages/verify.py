@@ -4,8 +4,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from shipmate.core.gate import is_right
-from shipmate.core.ledger import Failed, Live, Release, State
+from shipmate.core.ledger import Failed, Live
 from shipmate.core.pairs import blamed, guilty
+from shipmate.core.state import Release, State
 from shipmate.core.targets import Target
 from shipmate.errors import Busy, Rejected, Retryable, Unreachable
 from shipmate.ports import Door

@@ -10,7 +10,8 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from shipmate.core.events import Ignored
-from shipmate.core.ledger import AnyEntry, IgnoredEvent, IllegalStep, State
+from shipmate.core.ledger import AnyEntry, IgnoredEvent, IllegalStep
+from shipmate.core.state import State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import Ambiguous, Conflict, Retryable
 from shipmate.ports import Ledgers, Reading

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from shipmate.core.ledger import RELEASES_KEPT, Progressed
+from shipmate.core.ledger import Progressed
+from shipmate.core.state import RELEASES_KEPT
 from tests.core.explained import SOON, rejected, told, two_releases, why
 from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
 

@@ -14,10 +14,6 @@ from shipmate.core.fold import fold
 from shipmate.core.gate import Change, GateReport, Row
 from shipmate.core.ledger import (
     ACTIVE,
-    HALVES_KEPT,
-    MEMORY,
-    REFUSALS_KEPT,
-    RELEASES_KEPT,
     STEPS,
     AnyEntry,
     Entry,
@@ -31,8 +27,6 @@ from shipmate.core.ledger import (
     Planned,
     Received,
     Rejected,
-    Release,
-    State,
     Superseded,
     Waiting,
     decode,
@@ -40,6 +34,7 @@ from shipmate.core.ledger import (
 )
 from shipmate.core.publications import LEFT, examined
 from shipmate.core.refs import Digest
+from shipmate.core.state import HALVES_KEPT, MEMORY, REFUSALS_KEPT, RELEASES_KEPT, Release, State
 from tests.fakes.histories import NOON, PASSED, Story, app_half, digest, model_half, pair, published, pushed
 
 # -- what may follow what -------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import Entry, State, decode
+from shipmate.core.ledger import Entry, decode
+from shipmate.core.state import State
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LEDGERS = sorted(GOLDEN.glob("*.jsonl"))

@@ -8,7 +8,7 @@ import pytest
 
 from shipmate.core.events import Ignored, ImagePushed, ModelPublished
 from shipmate.core.intake import Sources, concerned, is_duplicate, stale, version_of
-from shipmate.core.ledger import State
+from shipmate.core.state import State
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
 from tests.fakes.histories import Story, published, pushed
 

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from shipmate.core import pairs, plan, precedence
-from shipmate.core.ledger import HALVES_KEPT, RELEASES_KEPT, Errored, IllegalStep, Phase, Skipped
+from shipmate.core.ledger import Errored, IllegalStep, Phase, Skipped
 from shipmate.core.pairs import blamed, follows, guilty
 from shipmate.core.plan import decide, last_good
 from shipmate.core.refs import Pair
+from shipmate.core.state import HALVES_KEPT, RELEASES_KEPT
 from shipmate.core.targets import AppSource, DeploymentRef, ModelSource, ReleaseRepository, Target
 from tests.fakes.histories import NOON, Story, digest, model_half, pair, published, pushed
 

@@ -28,7 +28,8 @@ from localcloud.demo.api import Api
 from localcloud.eventgrid.client import RelayClient
 from localcloud.eventgrid.subscriptions import TOPICS
 from localcloud.functions_host.keys import webhook_url
-from shipmate.core.ledger import Entry, IgnoredEvent, Received, Skipped, State
+from shipmate.core.ledger import Entry, IgnoredEvent, Received, Skipped
+from shipmate.core.state import State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.pipeline import UNCLAIMED
 from tests.e2e.models import Models

@@ -17,7 +17,8 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, ExponentialRe
 
 from localcloud.config import AZURITE_KEY, Cloud
 from shipmate.core.events import Ignored
-from shipmate.core.ledger import AnyEntry, IgnoredEvent, IllegalStep, State
+from shipmate.core.ledger import AnyEntry, IgnoredEvent, IllegalStep
+from shipmate.core.state import State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import Ambiguous, Conflict, NotAllowed, Retryable
 from shipmate.ports import Reading

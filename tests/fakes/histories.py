@@ -29,19 +29,18 @@ from shipmate.core.ledger import (
     Received,
     Refused,
     Rejected,
-    Release,
     Requested,
     Resolved,
     Resumed,
     RollbackRequested,
     RolledOut,
     Skipped,
-    State,
     Superseded,
     Waiting,
 )
 from shipmate.core.pairs import newest_pair
 from shipmate.core.refs import Digest, Pair, digest_of
+from shipmate.core.state import Release, State
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PASSED = GateReport(passed=True, faults=(), rows=(), slowest_seconds=0.1, compared_with=None)

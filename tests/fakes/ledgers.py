@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import AnyEntry, State, decode, encode
+from shipmate.core.ledger import AnyEntry, decode, encode
+from shipmate.core.state import State
 from shipmate.errors import Ambiguous, Conflict, Retryable
 from shipmate.ports import Reading
 

@@ -12,8 +12,9 @@ from typing import Literal
 
 from shipmate.core.events import ImagePushed, ModelPublished
 from shipmate.core.fence import Operation
-from shipmate.core.ledger import AnyEntry, State
+from shipmate.core.ledger import AnyEntry
 from shipmate.core.refs import Digest
+from shipmate.core.state import State
 from shipmate.core.targets import Target
 from shipmate.core.views import DeploymentView, PodView
 from shipmate.views import Answer

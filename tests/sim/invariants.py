@@ -8,7 +8,7 @@ None of Shipmate's own rules is asked here: what a hold, a quarantine, a head or
 from collections.abc import Callable, Iterator
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import State
+from shipmate.core.state import State
 from tests.sim import model
 from tests.sim.history import History
 from tests.sim.promises.converges import the_target_converges

@@ -19,7 +19,8 @@ from azure.core.exceptions import (
 from azure.storage.blob import StorageErrorCode
 
 from shipmate.core.fold import fold
-from shipmate.core.ledger import AnyEntry, State
+from shipmate.core.ledger import AnyEntry
+from shipmate.core.state import State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import Ambiguous, Conflict, Retryable
 from shipmate.ports import Reading

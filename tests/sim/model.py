@@ -18,7 +18,6 @@ from shipmate.core.ledger import (
     Failed,
     Gated,
     Held,
-    Hold,
     HoldSet,
     IgnoredEvent,
     Intended,
@@ -27,23 +26,20 @@ from shipmate.core.ledger import (
     ModelHalf,
     Phase,
     Planned,
-    Publication,
     Received,
     Refused,
     Rejected,
-    Release,
-    Request,
     Requested,
     Resolved,
     Resumed,
     RollbackRequested,
     RolledOut,
     Skipped,
-    State,
     Superseded,
     Waiting,
 )
 from shipmate.core.refs import Digest, Pair
+from shipmate.core.state import Hold, Publication, Release, Request, State
 
 type Entries = Sequence[AnyEntry]
 

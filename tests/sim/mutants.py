@@ -17,7 +17,8 @@ import pytest
 
 from shipmate import commands, pipeline
 from shipmate.core import fold, intake, pairs, plan, precedence
-from shipmate.core.ledger import IllegalStep, Live, Planned, State
+from shipmate.core.ledger import IllegalStep, Live, Planned
+from shipmate.core.state import State
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.pipeline import Pipeline
 from shipmate.stages import build, gate, graft, record, resolve, rollout, verify

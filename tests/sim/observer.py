@@ -4,8 +4,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from shipmate.core.events import ImagePushed, ModelPublished
-from shipmate.core.ledger import AnyEntry, State
+from shipmate.core.ledger import AnyEntry
 from shipmate.core.refs import digest_of
+from shipmate.core.state import State
 from shipmate.core.views import DeploymentView, PodView
 from tests.sim.history import Patch, TargetRun, Truth
 from tests.sim.world import NAMESPACE, World

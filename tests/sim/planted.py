@@ -14,8 +14,9 @@ from shipmate.core import fence, fold, intake, plan
 from shipmate.core.fence import Standing
 from shipmate.core.gate import GateReport
 from shipmate.core.gate_pod import gate_name
-from shipmate.core.ledger import AnyEntry, AppHalf, Built, Gated, Live, Phase, Planned, Requested, State
+from shipmate.core.ledger import AnyEntry, AppHalf, Built, Gated, Live, Phase, Planned, Requested
 from shipmate.core.refs import Digest
+from shipmate.core.state import State
 from shipmate.edge import ledger_store
 from shipmate.edge.ledger_store import LedgerStore
 from shipmate.errors import NotFound, Rejected, ShipmateError

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 
 from shipmate.core import pairs
 from shipmate.core.fold import fold
-from shipmate.core.ledger import Rejected, State, decode
+from shipmate.core.ledger import Rejected, decode
+from shipmate.core.state import State
 from tests.core.test_fold import histories
 from tests.fakes.histories import Story, digest
 from tests.sim import model

@@ -11,7 +11,8 @@ import pytest
 from shipmate.commands import ReleaseBody
 from shipmate.core.answers import Answer
 from shipmate.core.gate import GateReport
-from shipmate.core.ledger import HALVES_KEPT, Gated, Phase, Progressed
+from shipmate.core.ledger import Gated, Phase, Progressed
+from shipmate.core.state import HALVES_KEPT
 from shipmate.core.targets import GateThresholds
 from shipmate.core.views import ContainerStatus, Object, PodView
 from shipmate.errors import NotFound, Rejected, Retryable, Silent, Unusable

@@ -2,20 +2,9 @@
 
 from collections.abc import Iterator
 
-from shipmate.core.ledger import (
-    Failed,
-    Gated,
-    Hold,
-    HoldSet,
-    Intended,
-    Live,
-    Phase,
-    Rejected,
-    Requested,
-    Resumed,
-    Superseded,
-)
+from shipmate.core.ledger import Failed, Gated, HoldSet, Intended, Live, Phase, Rejected, Requested, Resumed, Superseded
 from shipmate.core.refs import Pair
+from shipmate.core.state import Hold
 from tests.sim import model
 from tests.sim.history import Patch
 from tests.sim.seen import Seen
