@@ -86,3 +86,11 @@ def rolled_back(world: World, *, reason: str) -> None:
     world.run()
     world.commands().resume("vision", f"resume-{world.state.length}", "bo", ResumeBody(reason="seen"))
     world.run()
+
+
+def set_image(world: World, image: str) -> None:
+    """Put another image into the Deployment by hand, and leave its annotations as they are."""
+    view = world.cluster.deployment("vision", "vision")
+    fence = {"op": "replace", "path": "/metadata/annotations/shipmate.dev~1fence", "value": str((view.fence or 0) + 1)}
+    spot = "/spec/template/spec/containers/0/image"
+    world.cluster.patch_deployment("vision", "vision", [fence, {"op": "replace", "path": spot, "value": image}])

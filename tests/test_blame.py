@@ -5,7 +5,7 @@ import msgspec
 from shipmate.commands import ReleaseBody, RollbackBody
 from shipmate.core.targets import GateThresholds
 from tests.fakes.cluster import Asked, Reply
-from tests.situations import later, rolled_back, shipped, users_meet
+from tests.situations import later, rolled_back, set_image, shipped, users_meet
 from tests.world import TARGET, World, released
 
 LENIENT = msgspec.structs.replace(TARGET, gate=GateThresholds(max_wrong=1, max_newly_wrong=1))
@@ -106,3 +106,19 @@ def test_a_model_answers_for_its_own_questions_though_the_live_one_is_as_wrong()
     world = wrong_by_stricter_thresholds()
     world.ship(world.publish_model("1.1", says="tulip"))
     assert world.state.quarantine == {world.state.release(2).pair.model}
+
+
+def test_the_live_pair_is_not_barred_where_somebody_releases_it_again_under_stricter_thresholds() -> None:
+    world = World(LENIENT)
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0", says="tulip"))
+    first = world.cluster.deployment("vision", "vision").containers[0].image
+    world.ship(world.push_app("2.4.0"))
+    world.target = TARGET
+    set_image(world, first)
+    world.commands().release("vision", "key-1", "ana", ReleaseBody(reason="set it right", release="r-2"))
+    world.run()
+    assert shipped(world)[1:] == ["r-2 2.4.0+1.0 live", "r-3 2.4.0+1.0 rejected"]
+    assert not world.state.quarantine
+    world.commands().rollback("vision", "key-2", "ana", RollbackBody(reason="set it right"))
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")

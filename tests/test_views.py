@@ -4,6 +4,7 @@ import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, RollbackBody
 from shipmate.errors import NotFound, Retryable, ShipmateError
+from tests.situations import set_image
 from tests.world import World, released
 
 
@@ -20,14 +21,6 @@ def test_a_status_says_what_cannot_be_read_and_why_nothing_else_happens() -> Non
         "UTC: vision-app:main cannot be read yet: the registry is away; until then: r-2 is ready; a hold by ana keeps "
         "it: a demo"
     )
-
-
-def set_image(world: World, image: str) -> None:
-    """Put another image into the Deployment by hand, and leave its annotations as they are."""
-    view = world.cluster.deployment("vision", "vision")
-    fence = {"op": "replace", "path": "/metadata/annotations/shipmate.dev~1fence", "value": str((view.fence or 0) + 1)}
-    spot = "/spec/template/spec/containers/0/image"
-    world.cluster.patch_deployment("vision", "vision", [fence, {"op": "replace", "path": spot, "value": image}])
 
 
 def drift(world: World) -> str | None:

@@ -66,7 +66,8 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
     if report.passed:
         return Gated(**context.stamp(), release=release.number, report=report)
-    is_lives_fault = _is_live(release.pair.model, state) and is_as_live(report, target.gate)
+    is_new_code = release.pair != state.live_pair and _is_live(release.pair.model, state)
+    is_lives_fault = is_new_code and is_as_live(report, target.gate)
     return Rejected(
         **context.stamp(),
         release=release.number,
