@@ -27,7 +27,7 @@ from shipmate.errors import Rejected as RejectedError
 from shipmate.ports import Cluster
 from shipmate.stages.build import restore
 from shipmate.stages.context import Context
-from shipmate.stages.questions import Asked, golden_questions
+from shipmate.stages.questions import Asked, PhotosGone, golden_questions
 from shipmate.stages.rollout import image_reference, log_of
 
 POLL_SECONDS = 0.2
@@ -44,7 +44,17 @@ _FINAL_PROBLEMS = ("urn:shipmate:app:broken-model", "urn:shipmate:app:no-model")
 def gate(release: Release, target: Target, state: State, context: Context) -> Gated | Rejected:
     """Return the verdict on a built release. Raises Retryable, Ambiguous, Conflict, NotFound, NotAllowed."""
     serving = state.serving
-    asked = _questions(release, target, state, context)
+    is_live = release.pair == state.live_pair
+    try:
+        asked = _questions(release, target, state, context)
+    except PhotosGone as error:  # nobody's fault, and nobody answered: neither half is withdrawn or blamed
+        return Rejected(
+            **context.stamp(),
+            release=release.number,
+            reason="GoldenPhotosGone",
+            message=str(error),
+            quarantine=() if is_live else (release.pair.key,),
+        )
     live = _live_replies(release, target, asked, context) if serving is not None else {}
     restore(release, target, state, context)
     pod = _start(release, target, context)
@@ -66,7 +76,7 @@ def gate(release: Release, target: Target, state: State, context: Context) -> Ga
     report = judge([each.question for each in asked], candidate, live, target.gate, compared_with)
     if report.passed:
         return Gated(**context.stamp(), release=release.number, report=report)
-    is_new_code = release.pair != state.live_pair and _is_live(release.pair.model, state)
+    is_new_code = not is_live and _is_live(release.pair.model, state)
     is_lives_fault = is_new_code and is_as_live(report, target.gate)
     return Rejected(
         **context.stamp(),
@@ -82,7 +92,7 @@ def _questions(release: Release, target: Target, state: State, context: Context)
     """Return the candidate's questions, and the live model's about photographs that the candidate's are not about.
 
     Another photograph under the same name is another question. A live model that cannot be read any more asks nothing:
-    the candidate is not at fault.
+    the candidate is not at fault. Raises PhotosGone if the candidate's model is live and has none to ask with.
     """
     half = state.model(release.pair.model)
     with at_fault("model"):

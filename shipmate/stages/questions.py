@@ -14,6 +14,7 @@ from shipmate.stages.resolve import model_manifest
 
 MAX_PHOTO_BYTES = 11 * 1024 * 1024
 """Asked in base64, a third larger: the app takes requests of 16 MiB."""
+_MOST_NAMES = 3
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -23,24 +24,38 @@ class Asked(msgspec.Struct, frozen=True):
     photo: bytes
 
 
+class PhotosGone(Rejected):
+    """Of a model that has golden questions, no photograph is there any more as it was published."""
+
+
 def golden_questions(
     half: ModelHalf, source: ModelSource, models: Models, *, is_live: bool = False
 ) -> tuple[Asked, ...]:
     """Return a model's golden questions; of the live model, without those whose photograph is not there any more.
 
-    Raises Rejected if a photograph is missing, too large or not the one that was published, Retryable, NotAllowed.
+    Raises Rejected if a photograph is missing, too large or not the one that was published, PhotosGone if the live
+    model has none left, Retryable, NotAllowed.
     """
     manifest = model_manifest(half, source, models)
     files = {file.path: file for file in manifest.files}
-    asked = []
+    asked, gone = [], list[str]()
     for golden in manifest.golden:
         try:
             photo = _photo(half, files[golden.file], models)
         except Rejected as error:
             if is_live and error.reason in ("DigestMismatch", "MissingFile"):
-                continue  # users are answered by it: whoever overwrote or deleted that keeps no code back
+                gone.append(golden.file)
+                continue  # users are answered by it: who overwrote or deleted one of several keeps no code back
             raise
         asked.append(Asked(Question(golden.file, golden.expected, golden.min_confidence), photo))
+    if gone and not asked:
+        names = ", ".join(gone[:_MOST_NAMES]) + (f" and {more} more" if (more := len(gone) - _MOST_NAMES) > 0 else "")
+        raise PhotosGone(
+            "GoldenPhotosGone",
+            f"nothing is left to ask: of model {half.version} no golden photograph is there as it was published "
+            f"({names}); put them back and release the pair by hand, with an override, or publish a new version of the "
+            "model",
+        )
     return tuple(asked)
 
 

@@ -23,7 +23,7 @@ def verify(release: Release, target: Target, state: State, context: Context) -> 
     half = state.model(release.pair.model)
     asked: tuple[Asked, ...] = ()
     with suppress(Rejected):  # the model's folder is gone: then the door is asked only who answers there
-        asked = golden_questions(half, target.model, context.models) if half is not None else ()
+        asked = golden_questions(half, target.model, context.models, is_live=True) if half is not None else ()
     asked = tuple(each for each in asked if each.question.file not in release.forgiven)
     deadline = context.clock.now() + timedelta(seconds=target.verify.within_seconds)
     in_a_row, is_reached = 0, False

@@ -19,7 +19,8 @@ from shipmate.errors import NotFound, Rejected, Retryable, Silent, Unusable
 from shipmate.stages import questions
 from shipmate.stages.gate import COUNTS_AT_ATTEMPT
 from tests.fakes.cluster import Asked, Reply
-from tests.fakes.halves import GOLDEN
+from tests.fakes.halves import GOLDEN, model_files
+from tests.situations import set_image, users_meet
 from tests.world import TARGET, World, released
 
 LONGER_THAN_ALLOWED = 46.0
@@ -355,23 +356,121 @@ def test_a_photograph_of_the_live_model_that_was_overwritten_blames_no_candidate
     assert [row.file for row in gated(world, 2).rows] == ["golden/flower.jpg"]
 
 
-def test_a_photograph_of_the_live_model_that_was_overwritten_keeps_no_code_back() -> None:
-    world = released()
-    overwritten(world, "1.0", b"another photograph")
-    world.ship(world.push_app("2.3.1"))
-    assert world.state.release(2).phase is Phase.LIVE
-    assert gated(world, 2).rows == ()
+def deleted(world: World, version: str, *names: str) -> None:
+    """Let a clean-up delete photographs of a published model."""
+    for name in names or ("flower.jpg",):
+        world.models.delete("models", f"net/{version}/golden/{name}")
 
 
-def test_a_photograph_of_the_live_model_that_was_deleted_keeps_no_code_and_no_model_back() -> None:
-    world = released()
-    world.models.delete("models", "net/1.0/golden/flower.jpg")
+def answering_wrongly(world: World, app: str) -> None:
+    """Let one app answer wrongly, in its gate's pod and through the door alike."""
+    answers, ask = world.cluster.answering, world.ask
+
+    def answer(asked: Asked) -> Reply:
+        status, headers, body = answers(asked)
+        return status, headers, body.replace(b"daisy", b"tulip") if headers["x-app-version"] == app else body
+
+    def at_the_door(url: str, photo: bytes) -> Answer:
+        found = ask(url, photo)
+        return msgspec.structs.replace(found, predictions=(("tulip", 0.9),)) if found.app_version == app else found
+
+    world.cluster.answering, world.ask = answer, at_the_door  # type: ignore[method-assign]
+
+
+def with_photographs(monkeypatch: pytest.MonkeyPatch, *names: str) -> World:
+    """Return a world whose live model has a golden question about each of these photographs."""
+    photos = {f"golden/{name}": f"a daisy, {name}".encode() for name in names}
+    monkeypatch.setattr("tests.world.model_files", lambda *args: {**model_files(*args), **photos})
+    world = World()
+    golden = [{"file": file, "expected": "daisy"} for file in photos]
+    world.ship(world.push_app("2.3.0"), world.publish_model("1.0", golden=golden))
+    return world
+
+
+def test_one_of_the_live_models_photographs_that_was_deleted_keeps_no_code_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = with_photographs(monkeypatch, "flower.jpg", "second.jpg")
+    deleted(world, "1.0", "second.jpg")
     world.ship(world.push_app("2.3.1"))
-    assert world.state.release(2).phase is Phase.LIVE
-    assert gated(world, 2).rows == ()
-    world.ship(world.publish_model("1.1"))
-    assert world.state.release(3).phase is Phase.LIVE
+    assert users_meet(world) == ("2.3.1", "1.0")
+    assert [row.file for row in gated(world, 2).rows] == ["golden/flower.jpg"]
+
+
+def test_the_door_is_asked_with_what_is_left_where_one_of_the_models_photographs_was_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = with_photographs(monkeypatch, "flower.jpg", "second.jpg")
+    world.tell(world.push_app("2.4.0"))
+    world.run_until_phase(Phase.GATED)
+    deleted(world, "1.0", "second.jpg")
+    answering_wrongly(world, "2.4.0")
+    world.run()
+    assert world.state.release(2).ended_because == "VerifyFailed"
+    assert users_meet(world) == ("2.3.0", "1.0")
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [deleted, lambda world, version: overwritten(world, version, b"another photograph")],
+    ids=["deleted", "overwritten"],
+)
+def test_code_does_not_ship_unasked_where_all_photographs_of_the_live_model_are_gone(
+    lose: Callable[[World, str], None],
+) -> None:
+    world = released()
+    lose(world, "1.0")
+    answering_wrongly(world, "2.4.0")
+    world.ship(world.push_app("2.4.0"))
+    bad = world.state.release(2)
+    assert (bad.phase, bad.ended_because) == (Phase.REJECTED, "GoldenPhotosGone")
+    assert bad.message == (
+        "nothing is left to ask: of model 1.0 no golden photograph is there as it was published (golden/flower.jpg); "
+        "put them back and release the pair by hand, with an override, or publish a new version of the model"
+    )
+    assert world.state.quarantine == {bad.pair.key}
+    assert users_meet(world) == ("2.3.0", "1.0")
+    assert world.state.model(bad.pair.model) is not None
+
+
+def test_what_photographs_of_the_live_model_kept_back_ships_once_they_are_there_again() -> None:
+    world = released()
+    deleted(world, "1.0")
+    world.ship(world.push_app("2.4.0"))
+    world.models.undelete("models", "net/1.0/golden/flower.jpg")
+    body = ReleaseBody(reason="they are back", release="r-2", override=True)
+    world.commands().release("vision", "key", "bo", body)
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
     assert [row.file for row in gated(world, 3).rows] == ["golden/flower.jpg"]
+
+
+def test_a_new_model_ships_with_what_waits_where_all_photographs_of_the_live_one_are_gone() -> None:
+    world = released()
+    deleted(world, "1.0")
+    world.ship(world.push_app("2.4.0"))
+    world.ship(world.publish_model("1.1"))
+    assert users_meet(world) == ("2.4.0", "1.1")
+    assert [row.file for row in gated(world, 3).rows] == ["golden/flower.jpg"]
+
+
+def test_the_live_pair_is_not_barred_where_it_is_released_by_hand_and_its_photographs_are_gone() -> None:
+    world = released()
+    first = world.cluster.deployment("vision", "vision").containers[0].image
+    world.ship(world.push_app("2.4.0"))
+    set_image(world, first)
+    deleted(world, "1.0")
+    world.commands().release("vision", "key", "bo", ReleaseBody(reason="set it right", release="r-2"))
+    world.run()
+    assert world.state.release(3).ended_because == "GoldenPhotosGone"
+    assert not world.state.quarantine
+
+
+def test_of_many_photographs_that_are_gone_some_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_photographs(monkeypatch, "flower.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    deleted(world, "1.0", "flower.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    world.ship(world.push_app("2.4.0"))
+    assert "(golden/flower.jpg, golden/a.jpg, golden/b.jpg and 2 more)" in (world.state.release(2).message or "")
 
 
 def test_no_more_of_a_photograph_is_read_than_its_manifest_lists() -> None:
