@@ -150,6 +150,36 @@ def test_an_image_that_a_registrys_copy_has_later_than_its_index_is_waited_for()
     assert users_meet(world) == ("2.4.0", "1.0")
 
 
+def test_an_image_that_a_registrys_copy_has_only_some_time_after_an_outage_is_waited_for() -> None:
+    world = released()
+    image, index = an_index(world, "2.4.0")
+    manifest = world.registry.manifests["vision-app"].pop(image.digest)
+    resolve = world.registry.resolve
+    world.registry.resolve = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
+    world.tell(index)
+    world.run(within=timedelta(minutes=15))
+    world.registry.resolve = resolve  # type: ignore[method-assign]
+    due = world.queue.next_due()
+    assert due is not None
+    world.run(within=due - world.clock.now() + timedelta(seconds=20))  # one look, with a copy behind that lags
+    world.registry.manifests["vision-app"][image.digest] = manifest
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
+
+
+def test_an_index_whose_image_is_still_missing_a_minute_after_an_outage_is_skipped() -> None:
+    world = released()
+    image, index = an_index(world, "2.4.0")
+    del world.registry.manifests["vision-app"][image.digest]
+    resolve = world.registry.resolve
+    world.registry.resolve = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
+    world.tell(index)
+    world.run(within=timedelta(minutes=15))
+    world.registry.resolve = resolve  # type: ignore[method-assign]
+    world.run(within=timedelta(minutes=3))
+    assert world.commands().views.why("vision", "vision-app:main").reason == "ImageIncomplete"
+
+
 def test_trouble_outside_is_recorded_and_tried_again() -> None:
     world = released()
     world.cluster.fail("create_gate_pod", Retryable("the API server is away"))

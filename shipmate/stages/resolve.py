@@ -86,14 +86,15 @@ def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -
         ) from None
     if tagged != event.digest:
         raise Rejected("Stale", f"the tag {event.tag} points to a newer image by now")
+    incomplete = f"what {event.repository}:{event.tag} points to is not whole"
     try:
         digest, facts = resolve_app(registry, event.repository, tagged, target.platform)
     except NotFound as error:
-        if any(item.attempt < LOST_AT_ATTEMPT for item in state.publications if item.event.event_id == event.event_id):
-            raise
-        raise Rejected(
-            "ImageIncomplete", f"what {event.repository}:{event.tag} points to is not whole: {error}; push it again"
-        ) from error
+        mine = [item for item in state.publications if item.event.event_id == event.event_id]
+        # where the last attempt met other trouble, the registry may just be back, and its copies are given time
+        if any(item.attempt < LOST_AT_ATTEMPT or not (item.message or "").startswith(incomplete) for item in mine):
+            raise NotFound(f"{incomplete}: {error}") from error
+        raise Rejected("ImageIncomplete", f"{incomplete}: {error}; push it again") from error
     return AppHalf(
         digest=digest,
         pushed=tagged,
