@@ -389,18 +389,37 @@ def test_a_label_that_is_half_a_character_is_an_answer_like_others() -> None:
     assert users_meet(world) == ("2.3.0", "1.2")
 
 
+def of_one_second(world: World, *versions: str) -> list[ModelPublished]:
+    """Publish models that storage's clock cannot tell apart; return their events."""
+    events = [world.publish_model(version) for version in versions]
+    blobs = world.models._containers["models"]
+    at = blobs[events[0].path][0].modified_at
+    for event in events:
+        blob, data = blobs[event.path]
+        blobs[event.path] = msgspec.structs.replace(blob, created_at=at, modified_at=at), data
+    return events
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["by an event", "by the sweep"])
 def test_a_model_of_the_same_second_is_newer_by_the_numbers_in_its_path(told: bool) -> None:
     world = released()
-    first, second = world.publish_model("1.9"), world.publish_model("1.10")
-    blobs = world.models._containers["models"]
-    at = blobs["net/1.9/manifest.json"][0].modified_at
-    for path, (blob, data) in list(blobs.items()):
-        if path.startswith("net/1.10/"):
-            blobs[path] = msgspec.structs.replace(blob, created_at=at, modified_at=at), data
+    first, second = of_one_second(world, "1.9", "1.10")
     world.ship(first)
     if told:
         world.ship(second)
     world.pipeline().sweep()
     world.run()
     assert users_meet(world) == ("2.3.0", "1.10")
+
+
+def test_a_model_of_the_same_second_does_not_take_the_place_of_the_live_one_that_is_deleted() -> None:
+    world = released()
+    world.ship(*of_one_second(world, "1.9", "1.10"))
+    world.models.delete("models", "net/1.10/manifest.json")
+    world.ship(world.push_app("2.4.0"))
+    assert users_meet(world) == ("2.3.0", "1.10")
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone: model 1.10 is live and is gone")
+    world.models.undelete("models", "net/1.10/manifest.json")
+    world.pipeline().sweep()
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.10")

@@ -65,18 +65,19 @@ def _unquarantined(state: State) -> tuple[AppHalf, ModelHalf] | None:
 
 
 def _not_older_than_lost(state: State) -> tuple[tuple[AppHalf, ...], tuple[ModelHalf, ...]]:
-    """Return the halves that are known, without those older than a live one that was withdrawn.
+    """Return the halves that are known and, where a live one was withdrawn, later than it.
 
-    A live half can be lost where it was published. What was published before it is no way forward.
+    A live half can be lost where it was published. What was published before it is no way forward, nor what may have
+    been: of the same second of storage's clock.
     """
     live = state.serving
     if live is None:
         return state.apps, state.models
     apps, models, (app_at, model_at) = state.apps, state.models, live.halves_at
     if state.app(live.pair.app) is None and live.pair.app not in state.quarantine and app_at is not None:
-        apps = tuple(half for half in apps if half.published_at >= app_at)
+        apps = tuple(half for half in apps if half.published_at > app_at)
     if state.model(live.pair.model) is None and live.pair.model not in state.quarantine and model_at is not None:
-        models = tuple(half for half in models if half.published_at >= model_at)
+        models = tuple(half for half in models if half.published_at > model_at)
     return apps, models
 
 
