@@ -512,3 +512,19 @@ def test_a_rollback_that_is_patched_in_goes_on_although_its_image_is_lost_since(
     world.registry.manifests["vision"].update(manifests)
     world.run()
     assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"
+
+
+def test_a_rollback_that_is_patched_in_ends_although_the_registry_is_away() -> None:
+    world = released("1.1")
+    world.cluster.fail("patch_deployment", Ambiguous("the reply was lost"), after=True)
+    world.commands().rollback("vision", "key", "bo", RollbackBody(reason="worse"))
+    resolve = world.registry.resolve
+
+    def away_by_then(*what: object) -> object:
+        if world.cluster.deployment("vision", "vision").release == "r-3":
+            raise Retryable("the registry is away")
+        return resolve(*what)  # type: ignore[arg-type]
+
+    world.registry.resolve = away_by_then  # type: ignore[method-assign,assignment] # for good
+    world.run()
+    assert shipped(world)[-1] == "r-3 2.3.0+1.0 live"

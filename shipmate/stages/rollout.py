@@ -53,7 +53,7 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
     if wish is not None and _shut_out_unless_in(release, target, state, cluster) is None:
         return Superseded(**context.stamp(), release=release.number, message=wish)
     try:
-        restore(release, target, state, context)
+        _restore(release, target, state, context)
     except Rejected as error:
         is_in = _shut_out_unless_in(release, target, state, cluster) is not None
         if not is_in and release.is_rollback:
@@ -81,6 +81,16 @@ def roll_out(release: Release, target: Target, state: State, context: Context) -
         return Held(**context.stamp(), release=release.number, hold=hold.id, message=message)
     fence = max(state.fence, fence_in_cluster(target, cluster)) + 1
     return Intended(**context.stamp(), release=release.number, fence=fence)
+
+
+def _restore(release: Release, target: Target, state: State, context: Context) -> None:
+    """Make sure of the image. What is patched in goes on while the registry is away: the nodes may have it."""
+    try:
+        restore(release, target, state, context)
+    except Retryable:
+        where = target.deployment
+        if not _is_applied(context.cluster.deployment(where.namespace, where.name), release):
+            raise
 
 
 def _watched(
