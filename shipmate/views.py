@@ -196,7 +196,7 @@ class Views:
                 ready, pair = release, release.pair
             case plan.Plan(wanted, trigger) if trigger not in ("blame", "rollback", "automatic_rollback"):
                 pair = wanted
-            case plan.Wait() | plan.Supersede() if ready is None:  # a quiet window, or a newer pair than the held one
+            case plan.Wait(idle=None) | plan.Supersede() if ready is None:  # a quiet window, or newer than the held one
                 newest, _ = pairs.newest_pair(after)
                 had_its_turn = newest is not None and pairs.is_over(pairs.tried_by(after, newest))
                 pair = None if had_its_turn else newest

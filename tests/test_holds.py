@@ -1,5 +1,7 @@
 """Holds: what they keep out from when on, whose hold is lifted, and what a resume says."""
 
+from datetime import timedelta
+
 import pytest
 
 from shipmate.commands import HoldBody, ReleaseBody, ResumeBody
@@ -220,6 +222,20 @@ def test_a_resume_does_not_promise_what_had_its_turn() -> None:
     seen = world.commands().views.before_resume("vision")
     assert seen.ships is None
     assert seen.message.startswith("lifts a hold by ana (demo): nothing is ready to ship: ")
+
+
+def test_a_resume_promises_nothing_that_the_hold_under_it_keeps_while_a_push_cannot_be_read() -> None:
+    world = released()
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
+    world.commands().hold("vision", "key-2", "bo", HoldBody(reason="incident"))
+    world.ship(world.publish_model("1.1"))
+    world.registry.resolve = lambda *_: (_ for _ in ()).throw(Retryable("the registry is away"))  # type: ignore[method-assign]
+    world.tell(world.push_app("2.4.0"))
+    world.run(within=timedelta(seconds=40))
+    seen = world.commands().views.before_resume("vision")
+    assert seen.ships is None
+    assert "nothing is ready to ship: waits until" in seen.message
+    assert "until then: r-2 is ready; a hold on models by ana keeps it: audit" in seen.message
 
 
 def test_a_resume_says_what_ships_although_something_newer_waits_for_its_partner() -> None:
