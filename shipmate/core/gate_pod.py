@@ -24,7 +24,15 @@ def gate_name(target: str, pair: PairKey, release: int, attempt: int) -> str:
 
     A pair may have several releases, and the pod of an earlier one may still be there, of another template.
     """
-    tail = f"-{pair[:12]}-r{release}-a{attempt}"
+    return _fitting(target, f"-{pair[:12]}-r{release}-a{attempt}")
+
+
+def former_gate_name(target: str, pair: PairKey, attempt: int) -> str:
+    """Return how earlier builds named a gate's pod, of which one may be left behind at the upgrade."""
+    return _fitting(target, f"-{pair[:12]}-a{attempt}")
+
+
+def _fitting(target: str, tail: str) -> str:
     room = _NAME_LENGTH - len("gate-") - len(tail)
     if len(target) > room:
         target = f"{target[: room - 7]}-{hashlib.sha256(target.encode()).hexdigest()[:6]}"

@@ -13,7 +13,7 @@ import msgspec
 
 from shipmate.core.answers import parse_answer, question, writable
 from shipmate.core.gate import Reply, is_as_live, judge
-from shipmate.core.gate_pod import gate_name, gate_pod
+from shipmate.core.gate_pod import former_gate_name, gate_name, gate_pod
 from shipmate.core.ledger import Gated, Phase, Rejected
 from shipmate.core.manifest import MOST_GOLDEN
 from shipmate.core.pairs import blamed
@@ -282,9 +282,11 @@ def remove_finished_gate_pods(pods: Sequence[PodView], target: Target, state: St
 
 
 def _finished(pods: Iterable[PodView], target: Target, state: State) -> Iterable[PodView]:
-    names = {
-        gate_name(target.name, old.pair.key, old.number, attempt): old.phase is Phase.BUILT and attempt == old.attempt
-        for old in state.releases
-        for attempt in range(1, old.attempt + 1)
-    }
+    names = dict[str, bool]()
+    for old in state.releases:
+        for attempt in range(1, old.attempt + 1):
+            is_used = old.phase is Phase.BUILT and attempt == old.attempt
+            names[gate_name(target.name, old.pair.key, old.number, attempt)] = is_used
+            former = former_gate_name(target.name, old.pair.key, attempt)  # one for all releases of the pair
+            names[former] = is_used or names.get(former, False)
     return (pod for pod in pods if not pod.deleting and names.get(pod.name) is False)

@@ -11,6 +11,7 @@ import pytest
 from shipmate.commands import ReleaseBody
 from shipmate.core.answers import Answer
 from shipmate.core.gate import GateReport
+from shipmate.core.gate_pod import gate_pod
 from shipmate.core.ledger import Gated, Phase, Progressed
 from shipmate.core.state import HALVES_KEPT
 from shipmate.core.targets import GateThresholds
@@ -500,3 +501,42 @@ def test_a_pair_whose_model_the_ledger_forgot_is_not_built_by_hand() -> None:
     assert (release.phase, release.ended_because) == (Phase.REJECTED, "Gone")
     assert release.message == "the ledger forgot where this model is; publish it again"
     assert not world.state.quarantine
+
+
+def test_a_gate_pod_that_an_earlier_build_named_is_removed_once_its_verdict_is_on_record() -> None:
+    world = released()
+    world.tell(world.publish_model("1.1"))
+    world.run_until_phase(Phase.BUILT)
+    pair = world.state.release(2).pair.key
+    left = gate_pod(
+        world.cluster.deployment("vision", "vision"),
+        name=f"gate-vision-{pair[:12]}-a1",
+        container="app",
+        image=f"{world.registry.name}/vision@{world.state.release(2).image}",
+        pair=pair,
+    )
+    world.cluster.create_gate_pod("vision", left)
+    world.pipeline().sweep()
+    assert len(world.cluster.list_gate_pods("vision")) == 1, "a worker of that build may be asking it"
+    world.run()
+    world.pipeline().sweep()
+    assert world.cluster.list_gate_pods("vision") == ()
+
+
+def test_a_gate_pod_of_an_earlier_build_is_kept_for_a_later_release_of_its_pair() -> None:
+    world = released()
+    world.ship(world.publish_model("1.1", says="tulip"))
+    body = ReleaseBody(reason="it is meant", release="r-2", override=True)
+    world.commands().release("vision", "key", "bo", body)
+    world.run_until_phase(Phase.BUILT)
+    again = world.state.release(3)
+    left = gate_pod(
+        world.cluster.deployment("vision", "vision"),
+        name=f"gate-vision-{again.pair.key[:12]}-a1",
+        container="app",
+        image=f"{world.registry.name}/vision@{again.image}",
+        pair=again.pair.key,
+    )
+    world.cluster.create_gate_pod("vision", left)
+    world.pipeline().sweep()
+    assert len(world.cluster.list_gate_pods("vision")) == 1
