@@ -45,6 +45,7 @@ def choose_pair(
     if pair is None:
         raise Conflict(f"there is nothing to release: {plan.waiting_reason(state, waiting).message}")
     _check_can_be_released(state, pair, seen, override=override)
+    _check_stays_free(state, pair, seen)
     lifts = _lifted(state, pair, newest)
     return Chosen(pair, lifts, _release_words(state, pair, lifts, seen, override=override))
 
@@ -88,6 +89,23 @@ def _check_can_be_released(state: State, pair: Pair, seen: DeploymentView, *, ov
     coming = precedence.brings(state, pair)
     if coming is not None and not (override and coming.phase in precedence.EARLY):
         raise Conflict(f"{coming.name} brings this pair already: wait until it is done")
+
+
+def _check_stays_free(state: State, pair: Pair, seen: DeploymentView) -> None:
+    """Raise Conflict if a rollback that goes first bars the pair, or a half of it: the wish would end with that."""
+    active = state.active
+    rolls_back = active is not None and active.is_rollback and _yielding(state, seen) is not active
+    back = state.rollback_request or (active if rolls_back else None)
+    if back is None or back.to is None or back.undoes is None:
+        return
+    undone = state.release(back.undoes)
+    if undone.ended_because is not None:
+        return
+    if not pair.names.isdisjoint(pairs.guilty(undone.pair, state.release(back.to).pair)):
+        raise Conflict(
+            f"{back.author}'s rollback to r-{back.to} goes first, undoes {undone.name}, and quarantines this pair or a "
+            'half of it: wait until it is done, then release the pair with "override": true if it is meant'
+        )
 
 
 def _lifted(state: State, pair: Pair, newest: Pair | None) -> Hold | None:

@@ -220,6 +220,23 @@ def test_a_release_by_hand_behind_a_rollback_that_was_asked_for_says_that_it_is_
     assert phases(world)[-2:] == [("r-4", "live"), ("r-5", "held")]
 
 
+@pytest.mark.parametrize("phase", [None, Phase.INTENDED], ids=["asked for", "on its way"])
+@pytest.mark.parametrize("override", [False, True], ids=["plainly", "with an override"])
+def test_a_release_by_hand_of_what_a_rollback_that_goes_first_bars_is_refused(
+    phase: Phase | None, override: bool
+) -> None:
+    world = released("1.1")
+    world.commands().hold("vision", "key-1", "cy", HoldBody(reason="audit", scope="app"))
+    world.ship(world.push_app("2.4.0"))
+    world.commands().rollback("vision", "key-2", "bo", RollbackBody(reason="1.1 is bad"))
+    if phase is not None:
+        world.run_until_phase(phase)
+    body = ReleaseBody(reason="2.4.0 is urgent", release="r-3", override=override)
+    with pytest.raises(Conflict, match="bo's rollback to r-1 goes first, undoes r-2, and quarantines this pair or a"):
+        world.commands().release("vision", "key-3", "ana", body)
+    assert world.state.request is None
+
+
 def test_what_was_live_and_was_pushed_again_meanwhile_is_not_named_as_what_comes_next() -> None:
     world = released()
     world.ship(world.push_app("2.4.0"))
