@@ -6,7 +6,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from shipmate.commands import ReleaseBody
+from shipmate.commands import HoldBody, ReleaseBody, ResumeBody
 from shipmate.core.events import ModelPublished
 from shipmate.core.ledger import AnyEntry, Phase, Progressed
 from shipmate.core.refs import Digest, digest_of
@@ -410,6 +410,25 @@ def test_a_model_of_the_same_second_is_newer_by_the_numbers_in_its_path(told: bo
     world.pipeline().sweep()
     world.run()
     assert users_meet(world) == ("2.3.0", "1.10")
+
+
+def test_a_live_model_that_is_restored_is_found_and_is_no_newer_than_one_of_its_second_was() -> None:
+    world = released()
+    first, second = of_one_second(world, "1.9", "1.10")
+    world.ship(first)
+    world.commands().hold("vision", "key-1", "ana", HoldBody(reason="audit", scope="model"))
+    world.ship(second)
+    world.models.delete("models", "net/1.9/manifest.json")
+    world.ship(world.push_app("2.4.0"))
+    assert users_meet(world) == ("2.3.0", "1.9")
+    world.models.undelete("models", "net/1.9/manifest.json")
+    assert world.pipeline().sweep() == {"vision": 1}
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.9")
+    assert world.pipeline().sweep() == {"vision": 0}
+    world.commands().resume("vision", "key-2", "ana", ResumeBody(reason="done"))
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.10")
 
 
 def test_a_model_of_the_same_second_does_not_take_the_place_of_the_live_one_that_is_deleted() -> None:

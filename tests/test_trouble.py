@@ -14,7 +14,7 @@ from shipmate.core.ledger import Phase
 from shipmate.core.views import PodView
 from shipmate.errors import Misconfigured, NotFound, Retryable, ShipmateError
 from shipmate.ports import Blob, Manifest
-from tests.situations import another_reads, clean_up, later, phases, refusing, shipped, users_meet
+from tests.situations import another_reads, clean_up, later, phases, refusing, rolled_back, shipped, users_meet
 from tests.world import World, released
 
 
@@ -337,6 +337,58 @@ def test_a_model_that_is_at_two_places_is_found_at_the_first_where_the_second_is
     world.pipeline().sweep()
     world.run()
     assert world.state.length == length
+
+
+def test_a_model_that_is_at_two_places_is_found_at_the_first_also_if_that_is_told_of_late() -> None:
+    world = World()
+    first = world.publish_model("1.0")
+    later(world)
+    second = world.publish_model("1.0", folder="1.0-copy")
+    world.ship(world.push_app("2.3.0"), second, first)
+    world.pipeline().sweep()
+    delete_folder(world, "net/1.0-copy")
+    comes_to_rest(world)
+    world.ship(world.push_app("2.4.0"))
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone")
+    world.pipeline().sweep()
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
+    comes_to_rest(world)
+
+
+def test_the_live_model_is_found_once_it_is_restored_although_a_newer_one_that_is_quarantined_is_there() -> None:
+    world = released("1.1")
+    rolled_back(world, reason="1.1 is worse")
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.ship(world.push_app("2.4.0"))
+    assert world.pipeline().advance("vision").startswith("LiveHalfGone")
+    comes_to_rest(world)
+    world.models.undelete("models", "net/1.0/manifest.json")
+    world.pipeline().sweep()
+    world.run()
+    assert users_meet(world) == ("2.4.0", "1.0")
+    comes_to_rest(world)
+
+
+def comes_to_rest(world: World) -> None:
+    """Assert that a sweep finds nothing, after one that may have."""
+    for _ in range(2):
+        length = world.state.length
+        world.pipeline().sweep()
+        world.run()
+    assert world.state.length == length
+
+
+def test_where_another_model_was_before_is_looked_at_once_for_the_lost_live_one() -> None:
+    world = released()
+    first = world.publish_model("1.1")
+    later(world)
+    second = world.publish_model("1.1", folder="1.1-copy")
+    world.ship(second, first)
+    rolled_back(world, reason="1.1 is worse")
+    world.models.delete("models", "net/1.0/manifest.json")
+    world.ship(world.push_app("2.4.0"))
+    comes_to_rest(world)
 
 
 def test_a_model_that_is_found_where_it_was_first_is_no_older_than_it_was_live() -> None:

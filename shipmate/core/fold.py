@@ -151,10 +151,24 @@ def _skipped(state: State, entry: Skipped) -> State:
         tagged = tuple(half for half in left.apps if event.digest in (half.pushed, half.digest))
         return replace(left, apps=(*(half for half in left.apps if half not in tagged), *tagged))
     name, what = examined(event)
-    if entry.reason not in ("Stale", "Gone") or left.examined.get(name) != what:
+    if left.examined.get(name) != what:
+        return left
+    if entry.reason == "Duplicate" and isinstance(event, ModelPublished) and _is_a_second_place(left, name):
+        return replace(left, examined={**left.examined, name: LEFT})  # the model was there before, and may be still
+    if entry.reason not in ("Stale", "Gone"):
         return left
     # it was not what its name stood for: should it be so later, the sweep finds it as news
     return replace(left, examined={key: value for key, value in left.examined.items() if key != name})
+
+
+def _is_a_second_place(state: State, name: str) -> bool:
+    """Whether known bytes that were told of at a place are read from another one.
+
+    What is looked at while the live model is lost was looked at for that, and need not be again.
+    """
+    live = state.live_pair
+    is_lost = live is not None and state.model(live.model) is None
+    return not is_lost and all(examined_as(half)[0] != name for half in state.models)
 
 
 def _publication_read(state: State, event_id: str) -> State:

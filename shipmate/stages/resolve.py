@@ -67,14 +67,16 @@ def _says_nothing_new(half: AppHalf | ModelHalf, known: AppHalf | ModelHalf, sta
 def _as_new_as_live(half: AppHalf | ModelHalf, state: State) -> AppHalf | ModelHalf:
     """Return a half as it is; a model that is live and was withdrawn, as one that is back since it was live.
 
-    It may be found where it was before it was copied. By that date, what came in between would be newer than it.
+    It may be found where it was before it was copied. By that date, what came in between would be newer than it. As old
+    as it was, it is in its own place among those of its second.
     """
     live = state.serving
     if not isinstance(half, ModelHalf) or live is None or live.pair.model != half.digest or state.model(half.digest):
         return half
     before = live.halves_at[1]
-    back_at = half.published_at if before is None else max(half.published_at, before + timedelta(microseconds=1))
-    return replace(half, published_at=back_at)
+    if before is None or half.published_at >= before:
+        return half
+    return replace(half, published_at=before + timedelta(microseconds=1))
 
 
 def _app(event: ImagePushed, target: Target, state: State, registry: Registry) -> AppHalf:

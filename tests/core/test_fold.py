@@ -239,6 +239,28 @@ def test_where_a_model_was_before_it_was_copied_counts_as_not_looked_at() -> Non
     }
 
 
+def at_the_first_place(story: Story) -> Story:
+    """Tell late of an upload of M1 that came before the one that is known."""
+    event = msgspec.structs.replace(published("e9", "M1"), path="net/first/manifest.json", etag="0xF")
+    return story.receive(event).skip("e9", "Duplicate")
+
+
+def test_where_a_model_was_before_counts_as_not_looked_at_also_if_that_is_told_late() -> None:
+    story = at_the_first_place(Story().model("M1"))
+    assert story.state.examined == {"models/net/M1/manifest.json": "0xM1", "models/net/first/manifest.json": LEFT}
+
+
+def test_a_model_told_of_again_where_it_is_counts_as_looked_at() -> None:
+    story = Story().model("M1").receive(published("e9", "M1")).skip("e9", "Duplicate")
+    assert story.state.examined == {"models/net/M1/manifest.json": "0xM1"}
+
+
+def test_a_place_that_was_looked_at_for_the_lost_live_model_is_not_looked_at_again() -> None:
+    story = Story().ship_first().app("A2").plan("A2", "M1")
+    story.write(Rejected, release=2, reason="Gone", message="gone", quarantine=(), withdrawn=digest("M1"))
+    assert at_the_first_place(story).state.examined["models/net/first/manifest.json"] == "0xF"
+
+
 def test_a_publication_that_the_sweep_found_has_no_sequencer() -> None:
     event = msgspec.structs.replace(published("e1", "M1"), sequencer=None, etag=None)
     story = Story().receive(event, repaired=True)

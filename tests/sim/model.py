@@ -141,6 +141,7 @@ def examined(entries: Entries) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     told: dict[str, tuple[str, str]] = {}
+    copies = _second_places(entries)
     resolved: list[Resolved] = []
     places: dict[Digest | None, tuple[str, str]] = {}
     for entry in entries:
@@ -151,10 +152,11 @@ def examined(entries: Entries) -> dict[str, str]:
             else:
                 told[event.event_id] = f"{event.repository}:{event.tag}", event.digest
             found[told[event.event_id][0]] = told[event.event_id][1]
-        if isinstance(entry, Skipped) and entry.reason in ("Stale", "Gone"):
+        if isinstance(entry, Skipped) and (entry.reason in ("Stale", "Gone") or entry.event_id in copies):
             name, what = told[entry.event_id]
             if found.get(name) == what:
                 del found[name]
+                found |= copies.get(entry.event_id, {})
         if isinstance(entry, Rejected) and entry.reason == "Gone":
             for half in [each.half for each in resolved if each.half.digest == entry.withdrawn][-1:]:
                 place = f"{half.container}/{half.path}" if isinstance(half, ModelHalf) else f"{half.repository}:"
@@ -171,6 +173,20 @@ def examined(entries: Entries) -> dict[str, str]:
             places[entry.half.digest] = place, entry.half.etag or ""
         if isinstance(entry, Resolved):
             resolved.append(entry)
+    return found
+
+
+def _second_places(entries: Entries) -> dict[str, dict[str, str]]:
+    """Return the events of known bytes at a blob where no model is known, while the live one is there, with that."""
+    told = [entry.event for entry in _of(entries, Received)]
+    blobs = {each.event_id: f"{each.container}/{each.path}" for each in told if isinstance(each, ModelPublished)}
+    found = {}
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Skipped) and entry.reason == "Duplicate" and entry.event_id in blobs:
+            known, serving, name = models(entries[:index]), live(entries[:index]), blobs[entry.event_id]
+            is_there = serving is None or plan_of(entries, serving).pair.model in {half.digest for half in known}
+            if is_there and all(f"{half.container}/{half.path}" != name for half in known):
+                found[entry.event_id] = {name: ""}
     return found
 
 
