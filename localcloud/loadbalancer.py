@@ -196,7 +196,8 @@ class HAProxy:
         running = self._program.pid()
         if not doors:
             self._program.stop()
-            self._wait_for_worker()
+            had = self._configuration.read_text() if self._configuration.exists() else ""
+            self._wait_for_worker(_places(had))
             return
         works_by = self._works_by()
         if works_by == text:
@@ -248,10 +249,15 @@ class HAProxy:
             self._asked_at = time.monotonic()
         return False
 
-    def _wait_for_worker(self) -> None:
-        """Return when the worker closed its doors, which may be after its master ended; kill it if it does not."""
+    def _wait_for_worker(self, places: Iterable[tuple[str, int]]) -> None:
+        """Return when the worker closed its doors, which may be after its master ended; kill it if it does not.
+
+        A worker that is about to end may say nothing any more and still listen.
+        """
         deadline = time.monotonic() + CLOSES_WITHIN_SECONDS
-        while said := _ask(self._status_socket, "show info"):
+        while (said := _ask(self._status_socket, "show info")) or (
+            any(cannot_listen(*place) for place in places) and time.monotonic() < deadline
+        ):
             worker = re.search(r"^Pid: (\d+)$", said, re.MULTILINE)
             if worker is not None and time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
