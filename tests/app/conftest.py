@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from app.lifecycle import Lifecycle
+from app.settings import Settings
 from examples import models
-from tests.app.apps import RunningApp, running
+from tests.app.apps import RunningApp, running, tiny_folder
+
+
+@pytest.fixture
+def lifecycle(tmp_path: Path) -> Lifecycle:
+    """Of an app with the tiny model."""
+    loaded = Lifecycle(Settings(model_dir=tiny_folder(tmp_path)))
+    loaded.load()
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -17,19 +17,10 @@ from app.images import MAX_REQUEST_BYTES
 from app.lifecycle import Lifecycle
 from app.places import REFUSALS, USERS, WAITING, Places
 from app.problems import ProblemError
-from app.settings import Settings
 from tests.app.apps import RunningApp, running, tiny_folder
 from tests.app.pictures import png
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def lifecycle(tmp_path: Path) -> Lifecycle:
-    """Of an app with the tiny model."""
-    loaded = Lifecycle(Settings(model_dir=tiny_folder(tmp_path)))
-    loaded.load()
-    return loaded
 
 
 @pytest.fixture

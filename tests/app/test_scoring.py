@@ -23,14 +23,6 @@ from tests.app.pictures import png
 MIB = 1 << 20
 
 
-@pytest.fixture
-def lifecycle(tmp_path: Path) -> Lifecycle:
-    """Of an app with the tiny model."""
-    loaded = Lifecycle(Settings(model_dir=tiny_folder(tmp_path)))
-    loaded.load()
-    return loaded
-
-
 def test_blanks_in_base64_cost_no_more_than_the_text() -> None:
     text = "AB C\tD\r\n" * (2 * MIB // 8)
     tracemalloc.start()
